@@ -81,11 +81,11 @@ export class ByteWriter {
     this.length = at + size;
   }
 
-  /** A string with its length in front. Throws RangeError when it is above `maxBytes` or no well-formed UTF-16. */
-  text(value: string, maxBytes: number): void {
-    if (!value.isWellFormed()) throw new RangeError(`Cannot encode the name ${JSON.stringify(value)}: not Unicode`);
-    const encoded = encoder.encode(value);
-    if (encoded.length > maxBytes) throw new RangeError(`Cannot encode a name: it exceeds ${maxBytes} bytes`);
+  /** Names, as the length of each in UTF-16 units and then all of them as one text: one call of the encoder. */
+  names(names: readonly string[]): void {
+    this.varint(names.length);
+    for (const name of names) this.varint(name.length);
+    const encoded = encoder.encode(names.join(""));
     this.varint(encoded.length);
     this.raw(encoded);
   }
@@ -143,15 +143,26 @@ export class ByteReader {
     return new Uint8Array(this.bytes.buffer, this.bytes.byteOffset + this.take(count), count);
   }
 
-  text(maxBytes: number): string {
-    const size = this.varint();
-    if (size > maxBytes) throw malformed("a name is too long");
-    const encoded = this.raw(size);
-    try {
-      return decoder.decode(encoded);
-    } catch (cause) {
-      throw malformed("a name is not UTF-8", { cause });
-    }
+  names(maxCount: number, maxLength: number): string[] {
+    const count = this.varint();
+    if (count > maxCount) throw malformed("it has too many names");
+    const lengths: number[] = [];
+    for (let i = 0; i < count; i++) lengths.push(this.varint());
+    const encoded = this.raw(this.varint());
+    const text = decodeText(encoded);
+    let at = 0;
+    const names = lengths.map((length) => text.slice(at, at += length));
+    if (at !== text.length) throw malformed("its names don't have their lengths");
+    if (!names.every((name) => name.length <= maxLength && name.isWellFormed())) throw malformed("a name is none");
+    return names;
+  }
+}
+
+function decodeText(encoded: Uint8Array): string {
+  try {
+    return decoder.decode(encoded);
+  } catch (cause) {
+    throw malformed("a name is not UTF-8", { cause });
   }
 }
 

@@ -26,8 +26,8 @@ import { readValue, writeValue } from "./value_codec.ts";
 
 /** Most columns a table may have: the most that any SQLite can be compiled for. */
 export const MAX_COLUMNS = 32_767;
-/** Longest name of a table or column, bytes of UTF-8. SQLite's default allows no statement that is longer. */
-export const MAX_NAME_BYTES = 1_000_000;
+/** Longest name of a table or column, UTF-16 units. SQLite's default allows no statement that is longer. */
+export const MAX_NAME_LENGTH = 1_000_000;
 /** Largest section of a frame, and so the largest row, bytes. SQLite's own rows end at 10^9, or 2^31 - 1 if compiled so. */
 export const MAX_SECTION_BYTES = 0x7fffffff;
 /** Values below this are not worth a compressor's start, bytes. */
@@ -39,6 +39,8 @@ const COMPRESS_MAX_RATIO = 0.9;
 /** unit in which output grows while decompressing, bytes */
 const DECOMPRESS_CHUNK_BYTES = 1024 * 1024;
 
+/** most bytes in front of the entries: kind and three varints of 8 */
+const MAX_HEAD_BYTES = 25;
 const KIND_RAW = 1;
 const KIND_ZSTD = 2;
 const TABLE_FOLLOWS = 1;
@@ -60,12 +62,15 @@ export interface TableSeqs {
 
 /**
  * Builds frames, one after the other, in buffers it keeps. Every method throws RangeError on what the limits above, or
- * SQLite, exclude; the frame is then void, and `finish` or `reset` makes the encoder usable again.
+ * SQLite, exclude; the frame is then void: `finish` throws too, and it or `reset` makes the encoder usable again.
  */
 export class FrameEncoder {
   private readonly entries = new ByteWriter(MAX_SECTION_BYTES);
   private readonly values = new ByteWriter(MAX_SECTION_BYTES);
+  private readonly head = new ByteWriter(MAX_HEAD_BYTES);
   private shape: TableShape | undefined;
+  /** false while something is half written, and for good when that threw */
+  private whole = true;
   private count = 0;
   private countAt = 0;
   private previousSeq = 0;
@@ -78,6 +83,8 @@ export class FrameEncoder {
   /** Changes added from here on are of this table. A table without changes, or one that comes twice, is legal. */
   begin(shape: TableShape): void {
     this.endTable();
+    const whole = this.whole;
+    this.whole = false;
     const { entries } = this;
     entries.byte(TABLE_FOLLOWS);
     writeShape(entries, shape);
@@ -87,11 +94,14 @@ export class FrameEncoder {
     this.shape = shape;
     this.count = 0;
     this.previousSeq = 0;
+    this.whole = whole;
   }
 
   /** @param values as in Change; they are copied */
   add(op: Op, seq: number, stamp: bigint, values: readonly SqlValue[]): void {
     const { shape } = this;
+    const whole = this.whole;
+    this.whole = false;
     if (shape === undefined) throw new RangeError("Cannot add a change: no table has begun");
     const width = valueCount(shape, op);
     if (values.length !== width) {
@@ -103,15 +113,17 @@ export class FrameEncoder {
     this.previousSeq = seq;
     for (let i = 0; i < width; i++) writeValue(this.values, values[i] as SqlValue);
     this.count++;
+    this.whole = whole;
   }
 
   /** @returns the frame (empty when no table has begun); the encoder is ready for the next one */
   finish(): Uint8Array {
     try {
+      if (!this.whole) throw new RangeError("Cannot finish a frame: something in it was refused");
       if (this.shape === undefined) return new Uint8Array(0);
       this.endTable();
       this.entries.byte(TABLES_END);
-      return assemble(this.entries, this.values);
+      return assemble(this.head, this.entries, this.values);
     } finally {
       this.reset();
     }
@@ -120,6 +132,7 @@ export class FrameEncoder {
   /** Forgets what was added. */
   reset(): void {
     this.shape = undefined;
+    this.whole = true;
     this.entries.clear();
     this.values.clear();
   }
@@ -136,10 +149,15 @@ function valueCount(shape: TableShape, op: Op): number {
 function writeShape(out: ByteWriter, shape: TableShape): void {
   const { table, columns, key, fingerprint } = shape;
   if (columns.length > MAX_COLUMNS) throw new RangeError(`Cannot encode ${table}: more than ${MAX_COLUMNS} columns`);
+  if (key.length > columns.length) throw new RangeError(`Cannot encode ${table}: key of ${key.length} columns`);
   if (!FINGERPRINT.test(fingerprint)) throw new RangeError(`Cannot encode ${table}: fingerprint ${fingerprint}`);
-  out.text(table, MAX_NAME_BYTES);
-  out.varint(columns.length);
-  for (const column of columns) out.text(column, MAX_NAME_BYTES);
+  const names = [table, ...columns];
+  for (const name of names) {
+    if (name.length > MAX_NAME_LENGTH || !name.isWellFormed()) {
+      throw new RangeError(`Cannot encode ${table.slice(0, 100)}: a name is too long, or not Unicode`);
+    }
+  }
+  out.names(names);
   out.varint(key.length);
   for (const index of key) {
     if (columns[index] === undefined) throw new RangeError(`Cannot encode ${table}: no key column ${index}`);
@@ -160,10 +178,10 @@ function writeEntry(out: ByteWriter, op: Op, difference: number, stamp: bigint):
   out.int64(stamp);
 }
 
-function assemble(entries: ByteWriter, values: ByteWriter): Uint8Array {
+function assemble(head: ByteWriter, entries: ByteWriter, values: ByteWriter): Uint8Array {
   const rows = values.written;
   const packed = compress(rows);
-  const head = new ByteWriter(64);
+  head.clear();
   head.byte(packed === undefined ? KIND_RAW : KIND_ZSTD);
   head.varint(entries.length);
   head.varint(rows.length);
@@ -301,20 +319,15 @@ function readOp(code: number): Op {
 }
 
 function readShape(from: ByteReader): TableShape {
-  const table = from.text(MAX_NAME_BYTES);
-  const columns = readList(from, MAX_COLUMNS, () => from.text(MAX_NAME_BYTES));
-  const key = readList(from, MAX_COLUMNS, () => from.varint());
+  const [table, ...columns] = from.names(MAX_COLUMNS + 1, MAX_NAME_LENGTH);
+  if (table === undefined) throw malformed("a table has no name");
+  const keySize = from.varint();
+  if (keySize > columns.length) throw malformed("a key column doesn't exist");
+  const key: number[] = [];
+  for (let i = 0; i < keySize; i++) key.push(from.varint());
   for (const index of key) if (index >= columns.length) throw malformed("a key column doesn't exist");
   const fingerprint = BigInt.asUintN(64, from.int64()).toString(16).padStart(16, "0");
   return { table, columns, key, fingerprint };
-}
-
-function readList<T>(from: ByteReader, max: number, readItem: () => T): T[] {
-  const count = from.varint();
-  if (count > max) throw malformed("a table has too many columns");
-  const items: T[] = [];
-  for (let i = 0; i < count; i++) items.push(readItem());
-  return items;
 }
 
 function readValues(from: ByteReader, count: number): SqlValue[] {

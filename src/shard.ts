@@ -6,8 +6,8 @@ import { SqlText, type SqlValue } from "./change.ts";
 const REMEMBERED_TABLES = 10_000;
 /** a scratch buffer larger than this is not kept, bytes */
 const KEPT_SCRATCH_BYTES = 1024 * 1024;
-/** up to this size a text becomes a string in a loop, which is faster than Buffer for short ones, bytes */
-const LOOP_STRING_BYTES = 24;
+/** up to this size a loop is faster than the engine's own way to copy or convert, bytes */
+const LOOP_BYTES = 24;
 
 const FORM_NULL = 0;
 const FORM_INTEGER = 1;
@@ -78,7 +78,10 @@ function hashTable(table: string): number {
   return hash;
 }
 
-/** Writes the canonical form of a value into `scratch`. @returns where it ends */
+/**
+ * Writes the canonical form of a value into `scratch`: the form's byte, and the integer (8 bytes), the real (8), or the size
+ * (4) and bytes of the text or blob. @returns where it ends
+ */
 function writeForm(at: number, value: SqlValue, collation: string): number {
   if (value === null) {
     scratch[at] = FORM_NULL;
@@ -118,6 +121,10 @@ function writeText(at: number, bytes: Uint8Array, collation: string): number {
   scratch[at] = FORM_TEXT;
   scratchView.setUint32(at + 1, form.size, true);
   const start = at + 5;
+  if (!form.fold && form.compared > LOOP_BYTES) {
+    scratch.set(bytes.subarray(0, form.compared), start);
+    return start + form.compared;
+  }
   for (let i = 0; i < form.compared; i++) {
     const byte = bytes[i] as number;
     scratch[start + i] = form.fold ? foldAscii(byte) : byte;
@@ -157,11 +164,10 @@ function canonicalValue(value: SqlValue, collation: string): string {
   if (value === null) return "n";
   if (typeof value === "bigint") return canonicalInteger(value);
   if (typeof value === "number") return isInteger64(value) ? canonicalInteger(BigInt(value)) : `r${value}`;
-  if (value instanceof Uint8Array) return `b${value.length}:${latin1(value)}`;
+  if (value instanceof Uint8Array) return `b${value.length}:${latin1(value, false)}`;
   const { bytes } = value;
   const { compared, size, fold } = textForm(bytes, collation);
-  const seen = compared === bytes.length ? bytes : bytes.subarray(0, compared);
-  return `t${size}:${latin1(fold ? seen.map(foldAscii) : seen)}`;
+  return `t${size}:${latin1(compared === bytes.length ? bytes : bytes.subarray(0, compared), fold)}`;
 }
 
 /** Digits only; through a number where that is exact, since its digits come faster. */
@@ -171,13 +177,23 @@ function canonicalInteger(value: bigint): string {
 }
 
 /** One character for each byte: exact, where decoding as UTF-8 would make different texts equal. */
-function latin1(bytes: Uint8Array): string {
-  if (bytes.length > LOOP_STRING_BYTES) {
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+function latin1(bytes: Uint8Array, fold: boolean): string {
+  if (bytes.length > LOOP_BYTES) {
+    const seen = fold ? foldedCopy(bytes) : bytes;
+    return Buffer.from(seen.buffer, seen.byteOffset, seen.byteLength).toString("latin1");
   }
   let text = "";
-  for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i] as number);
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i] as number;
+    text += String.fromCharCode(fold ? foldAscii(byte) : byte);
+  }
   return text;
+}
+
+function foldedCopy(bytes: Uint8Array): Uint8Array {
+  const folded = new Uint8Array(bytes.length);
+  for (let i = 0; i < bytes.length; i++) folded[i] = foldAscii(bytes[i] as number);
+  return folded;
 }
 
 /** MurmurHash3_x86_32 of the first `size` bytes. */
