@@ -67,29 +67,34 @@ export const configSchema = v.object({
   }),
   rowidTables: option(boolean(), {
     group: TABLES,
+    shared: true,
     help: "replicate tables without a primary key too, by rowid: rows of two nodes can take each other's place",
   }),
   include: option(strings("PATTERN"), {
     group: TABLES,
+    shared: true,
     help: "only tables that match one of these patterns (* is any text, ? is one character)",
     example: ["users", "order_*"],
   }),
   exclude: option(strings("PATTERN"), {
     group: TABLES,
+    shared: true,
     help: "no tables that match one of these patterns",
     example: ["cache_*"],
   }),
   shards: option(wholeNumber(1, MAX_SHARDS, DEFAULT_SHARDS), {
     group: STREAMS,
+    shared: true,
     help: "how many streams share the rows; 1 keeps every transaction whole on all nodes",
   }),
   replicas: option(wholeNumber(1, MAX_REPLICAS, DEFAULT_REPLICAS), {
     group: STREAMS,
+    shared: true,
     help: "how many servers of a NATS cluster store each stream",
   }),
   streamPrefix: option(
     matching("NAME", /^[\w-]{1,32}$/, "1 to 32 letters, digits, dashes or underscores", DEFAULT_STREAM_PREFIX),
-    { group: STREAMS, help: "streams are named NAME-1, NAME-2, …" },
+    { group: STREAMS, shared: true, help: "streams are named NAME-1, NAME-2, …" },
   ),
   subjectPrefix: option(
     matching(
@@ -98,14 +103,16 @@ export const configSchema = v.object({
       "words of letters, digits, dashes and underscores, with dots between",
       DEFAULT_SUBJECT_PREFIX,
     ),
-    { group: STREAMS, help: "subjects are named NAME-1, NAME-2, …" },
+    { group: STREAMS, shared: true, help: "subjects are named NAME-1, NAME-2, …" },
   ),
   retentionAge: option(duration(MIN_RETENTION_AGE, MAX_RETENTION_AGE, DEFAULT_RETENTION_AGE), {
     group: STREAMS,
+    shared: true,
     help: "how long changes are kept; a node that was away for longer needs a fresh clone",
   }),
   retentionBytes: option(size(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES, DEFAULT_RETENTION_BYTES), {
     group: STREAMS,
+    shared: true,
     help: "how large a stream may become before its oldest changes go",
   }),
   updateStreams: option(boolean(), {
@@ -114,12 +121,13 @@ export const configSchema = v.object({
   }),
   natsUrl: option(urls("nats", "tls"), {
     group: EXTERNAL,
+    shared: true,
     help: "a server's address; several for a cluster",
     example: ["nats://nats.example:4222"],
     url: true,
     commas: true,
   }),
-  natsUser: option(string("USER"), { group: EXTERNAL, help: "user name", example: "marmot" }),
+  natsUser: option(string("USER"), { group: EXTERNAL, shared: true, help: "user name", example: "marmot" }),
   natsPassword: option(string("PASSWORD"), {
     group: EXTERNAL,
     help: "the user's password",
@@ -129,6 +137,7 @@ export const configSchema = v.object({
   }),
   natsPasswordFile: option(string("FILE"), {
     group: EXTERNAL,
+    shared: true,
     help: "file that holds the user's password",
     example: "nats.password",
     path: true,
@@ -142,30 +151,35 @@ export const configSchema = v.object({
   }),
   natsTokenFile: option(string("FILE"), {
     group: EXTERNAL,
+    shared: true,
     help: "file that holds the token",
     example: "nats.token",
     path: true,
   }),
   natsCredentials: option(string("FILE"), {
     group: EXTERNAL,
+    shared: true,
     help: "credentials file: NATS .creds, or an nkey seed as the embedded broker of another node makes it",
     example: "marmot.creds",
     path: true,
   }),
   natsCa: option(string("FILE"), {
     group: EXTERNAL,
+    shared: true,
     help: "certificate of the authority that signed the servers' certificates (PEM)",
     example: "ca.pem",
     path: true,
   }),
   natsCert: option(string("FILE"), {
     group: EXTERNAL,
+    shared: true,
     help: "client certificate (PEM), with nats_key",
     example: "client.pem",
     path: true,
   }),
   natsKey: option(string("FILE"), {
     group: EXTERNAL,
+    shared: true,
     help: "key of the client certificate (PEM)",
     example: "client-key.pem",
     path: true,

@@ -1,5 +1,4 @@
-/** A `Log` made of LogTape's formatters, and a sink that has written a line when the call returns. */
-import { writeSync } from "node:fs";
+/** A `Log` made of LogTape's levels and formatters. */
 import {
   compareLogLevel,
   type FormattedValues,
@@ -20,14 +19,9 @@ export interface LogOptions {
   readonly level: LogLevel;
   /** text with colours, for a terminal */
   readonly colors: boolean;
-  /** takes whole lines, with their line break */
+  /** takes whole lines, with their line break, and has written them when it returns */
   readonly write: (line: string) => void;
 }
-
-const STDERR = 2;
-/** How often a full pipe is tried again before its reader is taken for dead; each try waits PIPE_WAIT_MS. */
-const PIPE_TRIES = 200;
-const PIPE_WAIT_MS = 5;
 
 const TAPE_LEVELS = { debug: "debug", info: "info", warn: "warning", error: "error" } as const;
 const SHOWN_LEVELS: Partial<Record<TapeLevel, string>> = {
@@ -76,19 +70,4 @@ function fields(properties: Record<string, unknown>): string[] {
 /** Quoted when a reader, or a program that splits at blanks, could take it for something else. */
 function fieldValue(text: string): string {
   return /^[\x21\x23-\x3c\x3e-\x7e\u00a1-\uffff]+$/u.test(text) ? text : JSON.stringify(text);
-}
-
-/** Writes to stderr before it returns, so that nothing is lost when the process ends. */
-export function writeStderr(line: string): void {
-  let rest: Uint8Array = new TextEncoder().encode(line);
-  for (let tries = 0; rest.length > 0 && tries < PIPE_TRIES; tries++) {
-    try {
-      rest = rest.subarray(writeSync(STDERR, rest));
-      tries = 0;
-    } catch (error) {
-      // A log that nobody reads any more must not end the replication.
-      if (!(error instanceof Error && "code" in error && error.code === "EAGAIN")) return;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PIPE_WAIT_MS);
-    }
-  }
 }

@@ -17,6 +17,8 @@ export type About = {
   readonly example?: string | readonly string[];
   /** what holds when it isn't set, where there is no default */
   readonly unset?: string;
+  /** all nodes of a cluster have it alike: the command that adds a node names it */
+  readonly shared?: true;
   /** never printed */
   readonly secret?: true;
   /** may hold a user and a password, which are never printed */

@@ -66,10 +66,11 @@ function sentence(text: string): string {
 }
 
 function assignment(option: ConfigOption, value: unknown): string {
-  return stringifyToml({ [option.tomlKey]: written(option, value) }).trim();
+  return stringifyToml({ [option.tomlKey]: writtenValue(option, value) }).trim();
 }
 
-function written(option: ConfigOption, value: unknown): unknown {
+/** A value as the user would write it: durations and sizes are held as numbers. */
+export function writtenValue(option: ConfigOption, value: unknown): unknown {
   if (typeof value !== "number") return value;
   if (option.kind === "duration") return formatDuration(value);
   return option.kind === "size" ? formatSize(value) : value;
