@@ -1,0 +1,52 @@
+/** How the test runners of Deno and Bun are called for one file. */
+import { execFile } from "node:child_process";
+import process, { platform } from "node:process";
+import { promisify } from "node:util";
+
+export const BUN_VERSION = "1.4.5";
+const TEST_TIMEOUT_MS = 240_000;
+
+export interface TestRuntime {
+  readonly name: "deno" | "bun";
+  readonly version: string;
+  /** the command line that runs one test file and writes a JUnit report */
+  command(file: string, junit: string): string[];
+}
+
+const run = promisify(execFile);
+
+/** The Deno that runs this script; types are checked by `deno check`, once for all files. */
+export function denoRuntime(): TestRuntime {
+  const version = process.versions.deno;
+  if (version === undefined) throw new Error("Cannot run the tests: start this script with Deno (deno task test)");
+  return {
+    name: "deno",
+    version,
+    command: (file, junit) => [
+      process.execPath,
+      ...["test", "--allow-all", "--no-check", "--quiet", `--junit-path=${junit}`, file],
+    ],
+  };
+}
+
+/** Bun in the pinned version, through npx, which keeps it in its own cache. */
+export async function bunRuntime(): Promise<TestRuntime> {
+  // On Windows npx is a script, which only a shell starts.
+  const options = { shell: platform === "win32" };
+  const path = await run("npx", ["-y", `bun@${BUN_VERSION}`, "-p", "process.execPath"], options).then(
+    (result) => result.stdout.trim(),
+    (error: unknown) => {
+      throw new Error(`Cannot run the tests on Bun: npx -y bun@${BUN_VERSION} failed: ${error}`);
+    },
+  );
+  return {
+    name: "bun",
+    version: BUN_VERSION,
+    command: (file, junit) => [
+      path,
+      // Without --isolate what one file leaves behind reaches the next; the default timeout is 5 s.
+      ...["test", "--isolate", `--timeout=${TEST_TIMEOUT_MS}`, "--reporter=junit", `--reporter-outfile=${junit}`],
+      `./${file}`,
+    ],
+  };
+}
