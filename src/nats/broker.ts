@@ -1,0 +1,66 @@
+/** A NATS server with JetStream as the cluster's broker. */
+import { jetstreamManager } from "@nats-io/jetstream";
+import type { Broker } from "../broker.ts";
+import { EXIT, MarmotError } from "../errors.ts";
+import type { Log } from "../runtime.ts";
+import { JetStreamChangeStream } from "./change_stream.ts";
+import { connectNats, type NatsLink, type NatsOptions } from "./connect.ts";
+import { openRegistry } from "./registry.ts";
+import { ensureStreams, planStreams, type StreamsOptions } from "./streams.ts";
+
+/** how long a call to JetStream's API may take */
+const API_TIMEOUT_MS = 5_000;
+const STREAM_NAME = /^[-\w]+$/;
+const SUBJECT = /^[-\w]+(\.[-\w]+)*$/;
+
+export interface BrokerOptions extends NatsOptions, StreamsOptions {}
+
+/**
+ * Connects, agrees on the count of shards, and only then makes what streams are missing.
+ * @throws BrokerUnreachableError when trying again may help; otherwise MarmotError: usage for options that can't be
+ * right, broker for a server that refuses, refused for streams or a shard count that don't fit
+ */
+export async function connectBroker(options: BrokerOptions, log: Log): Promise<Broker> {
+  requireNames(options);
+  const link = await connectNats(options, log);
+  try {
+    const manager = await jetstreamManager(link.connection, { checkAPI: false, timeout: API_TIMEOUT_MS });
+    const registry = await openRegistry(link, manager, options, log);
+    await registry.agreeShards(options.shards);
+    const plans = planStreams(options);
+    await ensureStreams(manager, plans, options.updateStreams, log);
+    const streams = plans.map(({ name, subject }) => new JetStreamChangeStream(link, manager, name, subject));
+    return {
+      streams,
+      registry,
+      description: link.description,
+      onConnection: (listener) => follow(link, listener),
+      close: () => link.close(),
+    };
+  } catch (error) {
+    await link.close();
+    throw error;
+  }
+}
+
+function follow(link: NatsLink, listener: (connected: boolean) => void): void {
+  link.onChange(listener);
+  listener(link.connected);
+}
+
+function requireNames({ streamPrefix, subjectPrefix }: StreamsOptions): void {
+  if (!STREAM_NAME.test(streamPrefix)) {
+    throw new MarmotError(
+      `Cannot use the stream prefix ${JSON.stringify(streamPrefix)}: it may hold letters, digits, - and _ only. ` +
+        "Give another --stream-prefix.",
+      EXIT.usage,
+    );
+  }
+  if (!SUBJECT.test(subjectPrefix)) {
+    throw new MarmotError(
+      `Cannot use the subject prefix ${JSON.stringify(subjectPrefix)}: it may hold letters, digits, -, _ and dots ` +
+        "between them. Give another --subject-prefix.",
+      EXIT.usage,
+    );
+  }
+}

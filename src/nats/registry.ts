@@ -1,0 +1,215 @@
+/** What the nodes of a cluster agree on: a KV bucket beside the streams. Every write is a compare-and-set. */
+import { createHash } from "node:crypto";
+import { jetstream, type JetStreamClient, type JetStreamManager } from "@nats-io/jetstream";
+import { type KV, Kvm } from "@nats-io/kv";
+import type { Lease, Placement, Registry } from "../broker.ts";
+import { EXIT, MarmotError } from "../errors.ts";
+import type { Log } from "../runtime.ts";
+import type { NatsLink } from "./connect.ts";
+import { JETSTREAM, jetStreamCode, jetStreamFailure } from "./failure.ts";
+import { acquireLease, LEASE_TIMES, type LeaseTimes } from "./lease.ts";
+import { findStream } from "./streams.ts";
+
+/** how long an answer may take; a leader may be being elected */
+const REQUEST_TIMEOUT_MS = 5_000;
+/** how long the trace of an expired key stays */
+const MARKER_TTL_MS = 60_000;
+const SHARDS_KEY = "shards";
+
+export interface RegistryOptions {
+  readonly streamPrefix: string;
+  readonly replicas: number;
+  /** change the bucket's replicas if they differ */
+  readonly updateStreams: boolean;
+  /** for tests */
+  readonly leaseTimes?: LeaseTimes;
+}
+
+/** A value and the revision that a compare-and-set names; a key that was deleted or expired has only the revision. */
+export interface Stored {
+  readonly text: string | undefined;
+  /** 0: there never was such a key, or its trace is gone */
+  readonly revision: number;
+}
+
+/** One bucket's keys, with what @nats-io/kv lacks: a TTL on updates, and compare-and-set that tells who was first. */
+export class KeyStore {
+  readonly #client: JetStreamClient;
+
+  constructor(readonly link: NatsLink, private readonly kv: KV, private readonly bucket: string) {
+    this.#client = jetstream(link.connection);
+  }
+
+  async get(key: string): Promise<Stored> {
+    const entry = await this.link.request(() => this.kv.get(key));
+    if (entry === null) return { text: undefined, revision: 0 };
+    return { text: entry.operation === "PUT" ? entry.string() : undefined, revision: entry.revision };
+  }
+
+  /** @returns the new revision, or undefined when the key is not at `revision` any more */
+  async set(key: string, text: string, revision: number, ttlMs?: number): Promise<number | undefined> {
+    return await this.#compareAndSet(() =>
+      this.#client.publish(`$KV.${this.bucket}.${key}`, text, {
+        timeout: REQUEST_TIMEOUT_MS,
+        expect: { lastSubjectSequence: revision },
+        ...(ttlMs === undefined ? {} : { ttl: `${Math.ceil(ttlMs / 1_000)}s` }),
+      }).then((ack) => ack.seq)
+    );
+  }
+
+  /** @returns whether it was still at `revision` */
+  async delete(key: string, revision: number): Promise<boolean> {
+    return await this.#compareAndSet(() => this.kv.delete(key, { previousSeq: revision }).then(() => 1)) !== undefined;
+  }
+
+  async #compareAndSet(operation: () => Promise<number>): Promise<number | undefined> {
+    try {
+      return await this.link.request(operation);
+    } catch (error) {
+      const code = jetStreamCode(error);
+      if (code === JETSTREAM.wrongLastSequence || code === JETSTREAM.wrongLastSequenceUnknown) return undefined;
+      throw error;
+    }
+  }
+}
+
+/**
+ * Opens the bucket, or makes it.
+ * @throws MarmotError (broker, refused) or BrokerUnreachableError
+ */
+export async function openRegistry(
+  link: NatsLink,
+  manager: JetStreamManager,
+  options: RegistryOptions,
+  log: Log,
+): Promise<KvRegistry> {
+  const bucket = `${options.streamPrefix}-registry`;
+  const verb = `open the registry ${bucket}`;
+  try {
+    const kv = await link.request(() =>
+      new Kvm(jetstream(link.connection)).create(bucket, {
+        replicas: options.replicas,
+        history: 1,
+        markerTTL: MARKER_TTL_MS,
+        // reads from the leader: a lagging replica would say that a key isn't there
+        allow_direct: false,
+      })
+    );
+    await reconcileBucket(manager, bucket, options, log);
+    return new KvRegistry(new KeyStore(link, kv, bucket), manager, options, log);
+  } catch (error) {
+    throw jetStreamFailure(verb, error);
+  }
+}
+
+/** The bucket may be another node's, or made by hand. */
+async function reconcileBucket(
+  manager: JetStreamManager,
+  bucket: string,
+  options: RegistryOptions,
+  log: Log,
+): Promise<void> {
+  const stream = `KV_${bucket}`;
+  const info = await findStream(manager, stream);
+  if (info === undefined) return;
+  if (info.config.allow_msg_ttl !== true) {
+    throw new MarmotError(
+      `Cannot use the registry ${bucket}: its keys can't expire (allow_msg_ttl is off), so it was not made by Marmot. ` +
+        "Give another --stream-prefix, or delete that bucket.",
+      EXIT.refused,
+    );
+  }
+  const found = info.config.num_replicas;
+  if (found === options.replicas) return;
+  if (!options.updateStreams) {
+    log.warn("Registry differs from what was asked for, and stays as it is", {
+      bucket,
+      setting: "replicas",
+      found,
+      wanted: options.replicas,
+      flag: "--update-streams",
+    });
+    return;
+  }
+  await manager.streams.update(stream, { num_replicas: options.replicas });
+  log.info("Registry updated", { bucket, setting: "replicas", found, wanted: options.replicas });
+}
+
+export class KvRegistry implements Registry {
+  constructor(
+    private readonly store: KeyStore,
+    private readonly manager: JetStreamManager,
+    private readonly options: RegistryOptions,
+    private readonly log: Log,
+  ) {}
+
+  async agreeShards(shards: number): Promise<void> {
+    try {
+      const known = (await this.store.get(SHARDS_KEY)).text;
+      if (known === undefined) await this.#requireNoOtherStreams(shards);
+      const agreed = Number(known ?? await this.#agree(SHARDS_KEY, String(shards)));
+      if (agreed !== shards) throw this.#otherShards(shards, `${agreed} shards`, `Give --shards ${agreed}`);
+    } catch (error) {
+      throw jetStreamFailure("agree on the count of shards", error);
+    }
+  }
+
+  async agreePlacement(table: string, proposal: Placement): Promise<Placement> {
+    const text = await this.#agree(placementKey(table), JSON.stringify({ table, placement: proposal }));
+    const agreed = placementOf(text);
+    if (agreed !== undefined) return agreed;
+    throw new MarmotError(
+      `Cannot place the table ${JSON.stringify(table)}: the registry ${this.options.streamPrefix}-registry holds ` +
+        "something for it that this Marmot doesn't know. Run the same version of Marmot on all nodes.",
+      EXIT.refused,
+    );
+  }
+
+  async lease(nodeId: string, nonce: string, holder: string): Promise<Lease> {
+    const times = this.options.leaseTimes ?? LEASE_TIMES;
+    return await acquireLease(this.store, `lease.${nodeId}`, { nodeId, nonce, holder }, times, this.log);
+  }
+
+  /** The first to ask decides. @returns what was decided */
+  async #agree(key: string, proposal: string): Promise<string> {
+    for (;;) {
+      const { text, revision } = await this.store.get(key);
+      if (text !== undefined) return text;
+      if (await this.store.set(key, proposal, revision) !== undefined) return proposal;
+    }
+  }
+
+  /** A registry that was lost must not let a node start with another count than its streams have. */
+  async #requireNoOtherStreams(shards: number): Promise<void> {
+    const has = async (shard: number): Promise<boolean> =>
+      await findStream(this.manager, `${this.options.streamPrefix}-${shard}`) !== undefined;
+    if (!await has(1)) return;
+    if (await has(shards) && !await has(shards + 1)) return;
+    throw this.#otherShards(shards, "streams for another count", "Give --shards as the other nodes have it");
+  }
+
+  #otherShards(shards: number, state: string, advice: string): MarmotError {
+    return new MarmotError(
+      `Cannot start with ${shards} ${shards === 1 ? "shard" : "shards"}: the cluster with the stream prefix ` +
+        `${this.options.streamPrefix} has ${state}, and a row must stay in its shard. ` +
+        `${advice}, or another --stream-prefix.`,
+      EXIT.refused,
+    );
+  }
+}
+
+/** Table names may hold anything; keys hold little. */
+function placementKey(table: string): string {
+  return `placement.${createHash("sha256").update(table).digest("hex")}`;
+}
+
+function placementOf(text: string): Placement | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof value !== "object" || value === null || !("placement" in value)) return undefined;
+  return value.placement === "rows" || value.placement === "whole" ? value.placement : undefined;
+}
