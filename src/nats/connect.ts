@@ -1,6 +1,6 @@
 /** One connection to NATS that comes back by itself, and says whether it is there. */
 import { jetstreamManager } from "@nats-io/jetstream";
-import { connect, errors, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
+import { errors, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
 import { BrokerUnreachableError, EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
 import { type NatsAddress, parseNatsAddress } from "./address.ts";
@@ -13,6 +13,7 @@ import {
   jetStreamFailure,
   permissionDenied,
 } from "./failure.ts";
+import { connectTransport } from "./transport.ts";
 
 /** per-key TTL, which the lease needs, came with it; older servers ignore it without a word */
 export const MIN_SERVER_VERSION = "2.11.0";
@@ -172,7 +173,7 @@ async function connectFirst(
   const failures: { hostPort: string; failure: Failure; cause: unknown }[] = [];
   for (const { hostPort } of addresses) {
     try {
-      const connection = await connect({ ...options, servers: [hostPort] });
+      const connection = await connectTransport({ ...options, servers: [hostPort] });
       if (addresses.length > 1) connection.setServers(addresses.map((address) => address.hostPort));
       return connection;
     } catch (cause) {

@@ -96,7 +96,7 @@ export function connectFailure(error: unknown): Failure {
   if (/refused/i.test(text)) return away("nothing listens there", "Start the server, or check --nats-url.");
   if (NOT_FOUND.test(text)) return away("the host name is not known", "Check --nats-url and the name service.");
   if (error instanceof errors.TimeoutError || /timeout|timed? ?out/i.test(text)) {
-    return away("no answer in time", "Check --nats-url, the network and its firewalls.");
+    return away("no answer in time", "Check --nats-url, the network, its firewalls and, with TLS, --nats-cert.");
   }
   if (TLS.test(text)) return refused(`TLS failed (${text})`, "Check --nats-ca, --nats-cert and --nats-key.");
   return away(text === "" ? "the connection was closed" : text, "Check --nats-url and the server's log.");
