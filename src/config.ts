@@ -213,9 +213,14 @@ export const configSchema = v.object({
     url: true,
     commas: true,
   }),
+  leafAddr: option(hostPort(), {
+    group: EMBEDDED,
+    help: "where the embedded brokers of other nodes connect as leaf nodes, which store nothing themselves",
+    example: "0.0.0.0:7422",
+  }),
   leafUrl: option(urls("nats", "nats-leaf", "tls", "ws", "wss"), {
     group: EMBEDDED,
-    help: "be a leaf node of the NATS server at this address",
+    help: "be a leaf node of the NATS server at this address, with nats_credentials, and use its streams",
     example: ["nats-leaf://hub.example:7422"],
     url: true,
     commas: true,

@@ -128,7 +128,7 @@ test("wrong types and ranges of every option are refused", () => {
 test("addresses and names that NATS would not take are refused", () => {
   const wrong: Record<string, string[]> = {
     nats_url: ["http://a", "nats://", "nats://a:99999", "a b"],
-    listen: ["4222", "localhost", "1.2.3.4:70000", "::1:4222"],
+    listen: ["4222", "localhost", "1.2.3.4:70000", "1.2.3.4:0", "::1:4222"],
     stream_prefix: ["a.b", "a b", "*", ">"],
     subject_prefix: ["a..b", ".a", "a.*", "a.>", "a b"],
   };
@@ -161,6 +161,7 @@ test("settings that contradict each other, or need another, are refused", () => 
     [`nats_ca = "c"`, /no nats_url is given/],
     [`${url}listen = "127.0.0.1:1"`, /for the embedded broker/],
     [`${url}cluster_addr = "127.0.0.1:1"`, /for the embedded broker/],
+    [`nats_credentials = "c"`, /neither nats_url nor leaf_url is given/],
     [`replicas = 3`, /one embedded broker stores one replica/],
     [`cluster_peers = "nats://b:1"`, /give cluster_addr with it/],
   ];

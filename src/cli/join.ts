@@ -1,15 +1,14 @@
 /** How another node joins this one: two commands, remembered beside the database while Marmot runs. */
-import { readFile, realpath, rename, writeFile } from "node:fs/promises";
 import { join, parse } from "node:path";
 import * as v from "valibot";
 import { type ConfigOption, OPTIONS } from "../config.ts";
 import type { EffectiveConfig } from "../config/effective.ts";
 import { writtenValue } from "../config/print.ts";
 import { EXIT, MarmotError } from "../errors.ts";
+import { findDatabase, readIfThere, writeWhole } from "../place.ts";
 
 /** in the folder beside the database */
 const JOIN_FILE = "join.json";
-const OWNER_ONLY = 0o600;
 
 const joinSchema = v.object({
   /** for the command line of the other node */
@@ -44,16 +43,14 @@ function flagsOf(option: ConfigOption, value: unknown): string[] {
   return (Array.isArray(written) ? written : [written]).flatMap((element) => [name, String(element)]);
 }
 
-export async function rememberJoin(folder: string, info: JoinInfo): Promise<void> {
-  const target = join(folder, JOIN_FILE);
-  await writeFile(`${target}.new`, JSON.stringify(info), { mode: OWNER_ONLY });
-  await rename(`${target}.new`, target);
+export function rememberJoin(folder: string, info: JoinInfo): void {
+  writeWhole(join(folder, JOIN_FILE), `${JSON.stringify(info)}\n`);
 }
 
-/** @returns undefined when no Marmot has run on this database yet */
-export async function recallJoin(dbPath: string): Promise<JoinInfo | undefined> {
-  const folder = `${await realpath(dbPath).catch(() => dbPath)}-marmot`;
-  const text = await readFile(join(folder, JOIN_FILE), "utf8").catch(() => undefined);
+/** @returns undefined when no Marmot has run on this database yet @throws MarmotError (database) when there is none */
+function recallJoin(dbPath: string): JoinInfo | undefined {
+  const { folder } = findDatabase(dbPath, false);
+  const text = readIfThere(join(folder, JOIN_FILE));
   if (text === undefined) return undefined;
   try {
     return v.parse(joinSchema, JSON.parse(text));
@@ -67,11 +64,11 @@ export async function recallJoin(dbPath: string): Promise<JoinInfo | undefined> 
 }
 
 /** @returns the two commands, and what to know about them @throws MarmotError (usage) when Marmot has not run here yet */
-export async function joinCommand(
+export function joinCommand(
   effective: EffectiveConfig,
   dbPath: string,
-): Promise<{ commands: string; notes: string[] }> {
-  const info = effective.config.natsUrl.length > 0 ? joinInfo(effective) : await recallJoin(dbPath);
+): { commands: string; notes: string[] } {
+  const info = effective.config.natsUrl.length > 0 ? joinInfo(effective) : recallJoin(dbPath);
   if (info !== undefined) return { commands: joinCommands(dbPath, info), notes: joinNotes(info) };
   throw new MarmotError(
     `Cannot tell how to join ${dbPath}: no Marmot has run on it yet. ` +

@@ -13,7 +13,7 @@ const EXTERNAL_ONLY = [
   "natsCert",
   "natsKey",
 ] as const;
-const EMBEDDED_ONLY = ["listen", "clusterName", "clusterAddr", "clusterPeers", "leafUrl"] as const;
+const EMBEDDED_ONLY = ["listen", "clusterName", "clusterAddr", "clusterPeers", "leafAddr", "leafUrl"] as const;
 /** In each pair, one needs the other. */
 const PAIRS = [["natsCert", "natsKey"], ["natsKey", "natsCert"], ["clusterPeers", "clusterAddr"]] as const;
 
@@ -52,7 +52,15 @@ export function conflicts(effective: EffectiveConfig): string[] {
           `Give --nats-url, or leave it out.`,
       );
     }
-    if (config.replicas > 1 && !given("clusterAddr")) {
+    if (given("natsCredentials") && !given("leafUrl")) {
+      found.push(
+        `Cannot use ${
+          name("natsCredentials")
+        }: it is for a NATS server of your own, and neither nats_url nor leaf_url ` +
+          "is given. Give one of them, or leave it out: the embedded broker makes its own.",
+      );
+    }
+    if (config.replicas > 1 && !given("clusterAddr") && !given("leafUrl")) {
       found.push(
         `Cannot use ${name("replicas")}: one embedded broker stores one replica. ` +
           `Form a cluster with --cluster-addr and --cluster-peers, or give --nats-url.`,

@@ -58,7 +58,7 @@ export function parseHostPort(text: string): HostPort | undefined {
   const [, bracketed, plain, digits] = /^(?:\[([0-9a-f:.]+)\]|([\w.-]+)):(\d{1,5})$/i.exec(text) ?? [];
   const port = Number(digits);
   const host = bracketed ?? plain;
-  return host !== undefined && port <= HIGHEST_PORT ? { host, port } : undefined;
+  return host !== undefined && port > 0 && port <= HIGHEST_PORT ? { host, port } : undefined;
 }
 
 export interface ServerUrl {
@@ -78,7 +78,7 @@ export function parseServerUrl(text: string, schemes?: readonly string[]): Serve
   if (address === undefined || (scheme !== undefined && schemes?.includes(scheme.toLowerCase()) === false)) {
     return undefined;
   }
-  const host = /:\d+$/.test(address) ? address : `${address}:0`;
+  const host = /:\d+$/.test(address) ? address : `${address}:1`;
   if (parseHostPort(host) === undefined) return undefined;
   const url = scheme === undefined ? address : `${scheme.toLowerCase()}://${address}`;
   if (account === undefined) return { url };

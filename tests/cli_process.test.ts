@@ -1,0 +1,129 @@
+import assert from "node:assert/strict";
+import { chmod, writeFile } from "node:fs/promises";
+import process from "node:process";
+import { test } from "node:test";
+import { EXIT } from "../src/errors.ts";
+import { type Finished, runProgram } from "./support/process.ts";
+import { marmotCommand } from "./support/runtime.ts";
+import { tempFolder } from "./support/tmp.ts";
+
+/** Runs Marmot with no MARMOT_* variables but the given ones. */
+async function marmot(argv: string[], options: { cwd?: string; env?: Record<string, string> } = {}): Promise<Finished> {
+  const cleared = Object.keys(process.env).filter((name) => name.startsWith("MARMOT_")).map((
+    name,
+  ) => [name, undefined]);
+  return await runProgram([...marmotCommand(), ...argv], {
+    ...options,
+    env: { ...Object.fromEntries(cleared), ...options.env },
+  });
+}
+
+test("the help is printed on stdout, and so are the versions", async () => {
+  const help = await marmot(["--help"]);
+  assert.equal(help.code, EXIT.ok);
+  assert.match(help.stdout, /^Usage: marmot --db-path FILE/);
+  assert.equal(help.stderr, "");
+  const { stdout, code } = await marmot(["-version"]);
+  assert.equal(code, EXIT.ok);
+  assert.match(
+    stdout,
+    /^marmot \d+\.\d+\.\d+\n(deno|bun) \d+\.\d+\.\d+\nSQLite 3\.\d+\.\d+\nnats-server 2\.\d+\.\d+ .*\n$/,
+  );
+});
+
+test("a wrong command line ends with exit code 2 and one line on stderr that says what to do", async () => {
+  for (
+    const argv of [["--db-pth", "x"], ["status", "my.db"], ["--db-path"], ["--db-path=x", "--shards=0"], [], ["status"]]
+  ) {
+    const { code, stdout, stderr } = await marmot(argv);
+    assert.equal(code, EXIT.usage, argv.join(" "));
+    assert.equal(stdout, "");
+    assert.match(stderr, /^(marmot: |\S+Z ERROR )Cannot [^\n]+\n$/);
+  }
+});
+
+test("a database that isn't named is asked for", async () => {
+  const { code, stderr } = await marmot(["join-command"]);
+  assert.equal(code, EXIT.usage);
+  assert.match(stderr, /Give --db-path FILE, the variable MARMOT_DB_PATH, or db_path/);
+});
+
+test("a TOML file with an error is refused with its line and column, and all wrong settings at once", async () => {
+  await using folder = await tempFolder();
+  await writeFile(folder.file("m.toml"), `db_path = "my.db"\nshards = = 1\n`);
+  const broken = await marmot(["--config", "m.toml"], { cwd: folder.path });
+  assert.equal(broken.code, EXIT.usage);
+  assert.match(broken.stderr, /^marmot: Cannot read m\.toml, line 2, column 10: /);
+
+  await writeFile(folder.file("m.toml"), `db_path = "my.db"\nshards = 0\nretantion_age = "7d"\n`);
+  const wrong = await marmot([], { cwd: folder.path, env: { MARMOT_CONFIG: "m.toml", MARMOT_LOG_LEVEL: "loud" } });
+  assert.equal(wrong.code, EXIT.usage);
+  assert.match(wrong.stderr, /shards = 0 in m\.toml, line 2, column 1: it must be a whole number from 1 to 256\.\n/);
+  assert.match(wrong.stderr, /retantion_age in m\.toml, line 3, column 1: .* Did you mean retention_age\?\n/);
+  assert.match(wrong.stderr, /the variable MARMOT_LOG_LEVEL=loud: it must be one of debug, info, warn, error\.\n/);
+});
+
+test("a configuration file that can't be read is named", async () => {
+  await using folder = await tempFolder();
+  await writeFile(folder.file("latin1.toml"), new Uint8Array([0x23, 0xe9]));
+  const states = { "none.toml": "there is no such file", ".": "it is a folder", "latin1.toml": "it is not UTF-8" };
+  for (const [name, state] of Object.entries(states)) {
+    const { code, stderr } = await marmot(["config", "--config", name], { cwd: folder.path });
+    assert.equal(code, EXIT.usage);
+    assert.match(stderr, new RegExp(`^marmot: Cannot read .*: ${state}\\. Check the path given with --config\\.\n$`));
+  }
+});
+
+test("marmot config prints what is in effect, hides secrets, and its output is a configuration again", async () => {
+  await using folder = await tempFolder();
+  await writeFile(folder.file("m.toml"), `nats_url = "nats://a"\nnats_user = "joe"\nnats_password = "geheim"\n`, {
+    mode: 0o600,
+  });
+  const env = { MARMOT_DB_PATH: "my.db" };
+  const first = await marmot(["config", "--config", "m.toml", "--wal"], { cwd: folder.path, env });
+  assert.equal(first.code, EXIT.ok);
+  assert.equal(first.stderr, "");
+  assert.doesNotMatch(first.stdout, /geheim/);
+  assert.match(first.stdout, /^wal = true # --wal$/m);
+  assert.ok(first.stdout.includes(`db_path = "${folder.file("my.db")}" # MARMOT_DB_PATH`));
+
+  await writeFile(folder.file("again.toml"), first.stdout);
+  const secret = { MARMOT_NATS_PASSWORD: "geheim" };
+  const second = await marmot(["config", "--config", "again.toml"], { cwd: folder.path, env: secret });
+  const values = (text: string) =>
+    text.split("\n").map((line) => line.replace(/ # .*/, "")).filter((line) => !/^#/.test(line));
+  assert.deepEqual(values(second.stdout), values(first.stdout));
+});
+
+test("marmot config --template prints docs/config.toml", async () => {
+  const { stdout, code } = await marmot(["config", "--template"]);
+  assert.equal(code, EXIT.ok);
+  assert.match(stdout, /^#shards = 1$/m);
+});
+
+test("a password that others can read gives a warning", async () => {
+  await using folder = await tempFolder();
+  const file = folder.file("m.toml");
+  await writeFile(file, `nats_url = "nats://a"\nnats_user = "joe"\nnats_password = "geheim"\n`);
+  await chmod(file, 0o644);
+  const open = await marmot(["config", "--config", file]);
+  assert.equal(open.code, EXIT.ok);
+  assert.match(
+    open.stderr,
+    /m\.toml holds a secret, and other users can read it\. Make it yours alone: chmod 600 it\.\n$/,
+  );
+  await chmod(file, 0o600);
+  assert.equal((await marmot(["config", "--config", file])).stderr, "");
+
+  const flag = await marmot(["config", "--nats-url", "nats://joe:geheim@a"]);
+  assert.match(flag.stderr, /A password in --nats-url can be read by every process/);
+  assert.doesNotMatch(flag.stdout + flag.stderr, /geheim/);
+});
+
+test("a join command is not made up for a database no Marmot has run on", async () => {
+  await using folder = await tempFolder();
+  await writeFile(folder.file("my.db"), "");
+  const { code, stderr } = await marmot(["join-command", "--db-path", folder.file("my.db")]);
+  assert.equal(code, EXIT.usage);
+  assert.match(stderr, /no Marmot has run on it yet/);
+});
