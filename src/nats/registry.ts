@@ -145,8 +145,12 @@ export class KvRegistry implements Registry {
 
   async agreeShards(shards: number): Promise<void> {
     try {
+      // in this order: another node's streams exist only once the key does
+      const otherStreams = await this.#hasOtherStreams(shards);
       const known = (await this.store.get(SHARDS_KEY)).text;
-      if (known === undefined) await this.#requireNoOtherStreams(shards);
+      if (known === undefined && otherStreams) {
+        throw this.#otherShards(shards, "streams for another count", "Give --shards as the other nodes have it");
+      }
       const agreed = Number(known ?? await this.#agree(SHARDS_KEY, String(shards)));
       if (agreed !== shards) throw this.#otherShards(shards, `${agreed} shards`, `Give --shards ${agreed}`);
     } catch (error) {
@@ -155,7 +159,11 @@ export class KvRegistry implements Registry {
   }
 
   async agreePlacement(table: string, proposal: Placement): Promise<Placement> {
-    const text = await this.#agree(placementKey(table), JSON.stringify({ table, placement: proposal }));
+    const text = await this.#agree(placementKey(table), JSON.stringify({ table, placement: proposal })).catch(
+      (error) => {
+        throw jetStreamFailure(`agree on the placement of the table ${JSON.stringify(table)}`, error);
+      },
+    );
     const agreed = placementOf(text);
     if (agreed !== undefined) return agreed;
     throw new MarmotError(
@@ -167,7 +175,11 @@ export class KvRegistry implements Registry {
 
   async lease(nodeId: string, nonce: string, holder: string): Promise<Lease> {
     const times = this.options.leaseTimes ?? LEASE_TIMES;
-    return await acquireLease(this.store, `lease.${nodeId}`, { nodeId, nonce, holder }, times, this.log);
+    try {
+      return await acquireLease(this.store, `lease.${nodeId}`, { nodeId, nonce, holder }, times, this.log);
+    } catch (error) {
+      throw jetStreamFailure(`take the lease of node ${nodeId}`, error);
+    }
   }
 
   /** The first to ask decides. @returns what was decided */
@@ -180,12 +192,10 @@ export class KvRegistry implements Registry {
   }
 
   /** A registry that was lost must not let a node start with another count than its streams have. */
-  async #requireNoOtherStreams(shards: number): Promise<void> {
+  async #hasOtherStreams(shards: number): Promise<boolean> {
     const has = async (shard: number): Promise<boolean> =>
       await findStream(this.manager, `${this.options.streamPrefix}-${shard}`) !== undefined;
-    if (!await has(1)) return;
-    if (await has(shards) && !await has(shards + 1)) return;
-    throw this.#otherShards(shards, "streams for another count", "Give --shards as the other nodes have it");
+    return await has(1) && (!await has(shards) || await has(shards + 1));
   }
 
   #otherShards(shards: number, state: string, advice: string): MarmotError {

@@ -177,7 +177,10 @@ export class PushSubscription implements Subscription {
     if (delivery.streamSequence !== this.#next) return this.#check(delivery.streamSequence);
     this.#consumerSequence++;
     this.#next++;
-    this.#queue.push({ message: { sequence: delivery.streamSequence, time: delivery.time, data: message.data } });
+    const { data } = message;
+    // nats.js gives Buffers, whose slice and toString are not those of the Uint8Array that was promised
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    this.#queue.push({ message: { sequence: delivery.streamSequence, time: delivery.time, data: bytes } });
     this.#messages++;
     this.#wake?.();
   }
