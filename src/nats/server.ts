@@ -338,6 +338,8 @@ function addressRefused(wanted: HostPort, state: string, holder: string): Marmot
     EADDRINUSE: `${holder} listens there`,
     EACCES: "this user may not listen on that port",
     EADDRNOTAVAIL: "this machine has no such address",
+    // what Deno makes of it
+    EINVAL: "this machine has no such address",
     ENOTFOUND: "there is no host of that name",
   };
   return new MarmotError(

@@ -12,7 +12,7 @@ import type { BrokerFiles } from "./server_files.ts";
 const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 10;
 /** Marmot has 2 s for all of its stop; a broker that syncs each write loses nothing when it is killed */
-const STOP_TIMEOUT_MS = 800;
+const STOP_TIMEOUT_MS = 600;
 const OUTPUT_KEPT = 8_192;
 /** how long the last output may lag behind the end */
 const OUTPUT_TIMEOUT_MS = 200;

@@ -1,0 +1,520 @@
+/**
+ * Apply: lays accepted messages on the tables. Rows, cursor, accepted numbers and acknowledgements move in one
+ * transaction (I2, I3); what is pending here is laid over what was touched (I1, rebase).
+ */
+import type { Delivery, Seen } from "./acceptance.ts";
+import { type Change, OP_DELETE, OP_INSERT, type SqlValue, type TableChanges } from "./change.ts";
+import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
+import type { Database } from "./database.ts";
+import type { Clock } from "./runtime.ts";
+import { sqliteProblem, transaction } from "./sqlite/connection.ts";
+import { type Cursor, Cursors } from "./sqlite/cursors.ts";
+import { Parked, type ParkedTable } from "./sqlite/parked.ts";
+import { fold } from "./sqlite/quote.ts";
+import { isUniqueViolation } from "./sqlite/row_writer.ts";
+import { schemaVersion } from "./sqlite/schema.ts";
+import type { LocalTable, Mapping, Target, Targets } from "./sqlite/targets.ts";
+
+/** A transaction takes whole batches until it has run this long, ms. */
+const TRANSACTION_MS = 10;
+/** What is prepared for one transaction: changes, messages */
+const TRANSACTION_CHANGES = 5_000;
+const TRANSACTION_MESSAGES = 2_000;
+/** Stored parts of unfinished batches that one transaction takes, bytes */
+const PARTS_BYTES = 4 * 1024 * 1024;
+/** Parked pieces laid on in one transaction */
+const PARKED_PIECES = 16;
+
+export interface ApplierOptions {
+  readonly db: Database;
+  readonly nodeId: string;
+  readonly nonce: string;
+  readonly clock: Clock;
+  readonly digest: (data: Uint8Array) => string;
+  /** entries of a table's log were deleted: the highest and lowest seq left, 0 when it is empty */
+  readonly acknowledged: (table: string, highest: number, lowest: number) => void;
+  /** something is skipped or parked; called once for each table and reason until the schema changes */
+  readonly notice: (table: string, reason: string, parked: boolean) => void;
+}
+
+export type Applied =
+  /** the schema is not as install left it: nothing was done */
+  | { readonly kind: "schema changed" }
+  /** the cursor is not where this process left it: the file was replaced */
+  | { readonly kind: "replaced" }
+  | { readonly kind: "applied"; readonly messages: number; readonly changes: number; readonly ms: number };
+
+/** A table's changes can't be applied; the transaction is run again with the table parked. */
+class TableProblem extends Error {
+  constructor(readonly table: string, readonly reason: string) {
+    super(`${table}: ${reason}`);
+  }
+}
+
+/** What one transaction touched in a table that has pending entries. */
+interface Touched {
+  readonly local: LocalTable;
+  readonly keys: Map<string, SqlValue[]>;
+  readonly hashes: Set<number>;
+}
+
+interface Shard {
+  cursor: Cursor;
+  readonly seen: Map<string, Seen>;
+  /** stream sequence at which rows were last written: own batches based before it are applied again */
+  appliedAt: number;
+}
+
+/** A delivery, with its changes where they were decoded ahead. */
+interface Prepared {
+  readonly delivery: Delivery;
+  readonly tables: TableChanges[] | undefined;
+}
+
+/** State of one transaction; thrown away when it rolls back. */
+interface Work {
+  readonly touched: Map<string, Touched>;
+  readonly acknowledged: Set<string>;
+  changes: number;
+}
+
+export class Applier {
+  private readonly cursors: Cursors;
+  private readonly parked: Parked;
+  private readonly shards: Shard[];
+  private targets!: Targets;
+  /** tables whose changes failed here, until the schema changes: folded name → reason */
+  private readonly failing = new Map<string, string>();
+  private readonly said = new Set<string>();
+
+  constructor(private readonly options: ApplierOptions, shards: number) {
+    this.cursors = new Cursors(options.db);
+    this.parked = new Parked(options.db);
+    this.shards = Array.from({ length: shards }, (_, shard) => {
+      const cursor = this.cursors.read(shard);
+      return { cursor, seen: this.cursors.readOrigins(shard), appliedAt: cursor.sequence };
+    });
+  }
+
+  useSchema(targets: Targets): void {
+    this.targets = targets;
+    this.failing.clear();
+    this.said.clear();
+  }
+
+  cursor(shard: number): Cursor {
+    return this.shards[shard]!.cursor;
+  }
+
+  seen(shard: number, origin: string): Seen | undefined {
+    return this.shards[shard]!.seen.get(origin);
+  }
+
+  allSeen(shard: number): ReadonlyMap<string, Seen> {
+    return this.shards[shard]!.seen;
+  }
+
+  /** Tables whose rows were refused may work now. */
+  retryFailing(): void {
+    this.failing.clear();
+  }
+
+  get parkedTables(): ParkedTable[] {
+    return [...this.parked.tables.values()];
+  }
+
+  /** Does the file still hold the cursors that this process wrote? */
+  isSameFile(): boolean {
+    return this.shards.every(({ cursor }, shard) => this.cursors.read(shard).sequence === cursor.sequence);
+  }
+
+  /**
+   * Applies as many of the deliveries, from the first, as fit one transaction. Throws what SQLite throws (busy, full);
+   * nothing has changed then.
+   */
+  apply(shard: number, deliveries: readonly Delivery[]): Applied {
+    for (;;) {
+      try {
+        return this.tryApply(shard, deliveries);
+      } catch (error) {
+        if (!(error instanceof TableProblem) || this.failing.has(fold(error.table))) throw error;
+        this.failing.set(fold(error.table), error.reason);
+      }
+    }
+  }
+
+  private tryApply(shard: number, deliveries: readonly Delivery[]): Applied {
+    const start = this.options.clock.now();
+    const prepared = this.prepare(shard, deliveries);
+    const state = this.shards[shard]!;
+    const seen = new Map<string, Seen>();
+    const work: Work = { touched: new Map(), acknowledged: new Set(), changes: 0 };
+    let appliedAt = state.appliedAt;
+    let messages = 0;
+    let cursor = state.cursor;
+    try {
+      const obstacle = transaction(this.options.db, "IMMEDIATE", () => {
+        if (schemaVersion(this.options.db) !== this.targets.installed.version) return "schema changed" as const;
+        if (!this.isSameFile()) return "replaced" as const;
+        let partBytes = 0;
+        const locked = this.options.clock.now();
+        for (const { delivery, tables } of prepared) {
+          if (messages > 0 && (this.options.clock.now() - locked >= TRANSACTION_MS || partBytes > PARTS_BYTES)) break;
+          if (this.take(shard, delivery, tables, work, seen, appliedAt)) appliedAt = delivery.sequence;
+          if (!delivery.message.last) partBytes += delivery.data.length;
+          messages++;
+        }
+        const last = deliveries[messages - 1]!;
+        this.rebase(work);
+        cursor = { sequence: last.sequence, digest: this.options.digest(last.data), time: last.time };
+        this.cursors.write(shard, cursor);
+        for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
+        return undefined;
+      });
+      if (obstacle !== undefined) return { kind: obstacle };
+    } catch (error) {
+      this.parked.load();
+      throw error;
+    }
+    state.cursor = cursor;
+    state.appliedAt = appliedAt;
+    for (const [origin, accepted] of seen) state.seen.set(origin, accepted);
+    this.afterAcknowledgement(work);
+    return { kind: "applied", messages, changes: work.changes, ms: this.options.clock.now() - start };
+  }
+
+  /**
+   * Decodes what the transaction will write, compiles its statements and builds the pending index, before the write lock
+   * is taken. A batch in several parts comes first in its transaction, when all its other parts are stored.
+   */
+  private prepare(shard: number, deliveries: readonly Delivery[]): Prepared[] {
+    const prepared: Prepared[] = [];
+    const state = this.shards[shard]!;
+    let changes = 0;
+    let foreign = false;
+    for (const delivery of deliveries) {
+      const { message, verdict } = delivery;
+      const takesEffect = verdict.accepted && message.last;
+      if (takesEffect && message.part > 1 && prepared.length > 0) break;
+      if (changes >= TRANSACTION_CHANGES || prepared.length >= TRANSACTION_MESSAGES) break;
+      const own = message.origin === this.options.nodeId && message.nonce === this.options.nonce;
+      const rows = !own || foreign || state.appliedAt > message.base || this.mustLookInside();
+      foreign ||= takesEffect && !own;
+      let tables: TableChanges[] | undefined;
+      if (takesEffect && rows) {
+        for (const frame of this.framesOf(shard, delivery)) {
+          tables = this.prepareFrame(frame);
+          for (const table of tables) changes += table.changes.length;
+        }
+      }
+      prepared.push({ delivery, tables: message.part > 1 ? undefined : tables });
+    }
+    return prepared;
+  }
+
+  private prepareFrame(frame: Uint8Array): TableChanges[] {
+    const tables = decodeFrame(frame);
+    for (const shape of tables) {
+      const target = this.targets.of(shape);
+      if (target.kind === "write" && target.local.log.highest() > 0) { while (!target.local.pending.step()); }
+    }
+    return tables;
+  }
+
+  /** Even own batches that need not be applied again hold something to do. */
+  private mustLookInside(): boolean {
+    return this.parked.tables.size > 0 || this.failing.size > 0 || this.targets.hasNullableKeys;
+  }
+
+  private framesOf(shard: number, delivery: Delivery): Iterable<Uint8Array> {
+    return delivery.message.part === 1 ? [delivery.message.frame] : this.frames(shard, delivery);
+  }
+
+  /** @returns whether rows were written */
+  private take(
+    shard: number,
+    delivery: Delivery,
+    tables: TableChanges[] | undefined,
+    work: Work,
+    seen: Map<string, Seen>,
+    appliedAt: number,
+  ): boolean {
+    const { message, verdict } = delivery;
+    if (!verdict.accepted) return false;
+    seen.set(message.origin, verdict.seen!);
+    if (verdict.newEpoch) this.cursors.dropParts(shard, message.origin);
+    if (!message.last) {
+      this.cursors.storePart(shard, message.origin, message);
+      return false;
+    }
+    let write = true;
+    if (message.origin === this.options.nodeId) {
+      const own = message.nonce === this.options.nonce;
+      for (const frame of this.framesOf(shard, delivery)) this.acknowledge(frame, own, work);
+      write = !own || appliedAt > message.base;
+    }
+    let wrote = false;
+    if (tables !== undefined) wrote = this.applyTables(tables, write, work);
+    else if (write || this.mustLookInside()) {
+      for (const frame of this.framesOf(shard, delivery)) {
+        wrote = this.applyTables(decodeFrame(frame), write, work) || wrote;
+      }
+    }
+    if (message.part > 1) this.cursors.dropParts(shard, message.origin);
+    return wrote;
+  }
+
+  /** The frames of a batch in several parts: those stored, and the last message's. */
+  private *frames(shard: number, { message }: Delivery): Generator<Uint8Array> {
+    let pieces: Uint8Array[] = [];
+    for (const { frame, continues } of this.cursors.parts(shard, message.origin)) {
+      pieces.push(frame);
+      if (continues) continue;
+      yield joined(pieces);
+      pieces = [];
+    }
+    pieces.push(message.frame);
+    yield joined(pieces);
+  }
+
+  private acknowledge(frame: Uint8Array, own: boolean, work: Work): void {
+    if (frame.length === 0) return;
+    for (const { table, seqs, stamps } of readFrameSeqs(frame)) {
+      const name = fold(this.targets.installed.names.current(table)?.name ?? table);
+      const log = this.targets.logs.get(name);
+      if (log === undefined) continue;
+      if (own) log.deleteSeqs(seqs);
+      else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));
+      work.acknowledged.add(name);
+      work.changes += seqs.length;
+    }
+  }
+
+  /**
+   * @param write false for an own batch whose rows are in the tables already: only what must go everywhere is done
+   * @returns whether rows were written
+   */
+  private applyTables(tables: readonly TableChanges[], write: boolean, work: Work): boolean {
+    let wrote = false;
+    for (const changes of tables) {
+      const target = this.targets.of(changes);
+      const waiting = this.waiting(target);
+      if (waiting !== undefined) {
+        this.say(waiting.table, waiting.reason, true);
+        this.parked.add(waiting.table, waiting.reason, changes);
+        wrote = true;
+      } else if (target.kind === "skip") {
+        if (write) this.say(changes.table, target.reason, false);
+      } else if (target.kind === "write" && (write || target.local.table.nullableKey)) {
+        this.applyTable(changes, target.local, target.mapping, work);
+        wrote = true;
+      }
+    }
+    return wrote;
+  }
+
+  /** The table that changes must wait for: its schema does not fit, or older changes wait. */
+  private waiting(target: Target): { table: string; reason: string } | undefined {
+    if (target.kind === "skip") return undefined;
+    if (target.kind === "park") return target;
+    const { name } = target.local.table;
+    const reason = this.failing.get(fold(name)) ?? this.parked.tables.get(fold(name))?.reason;
+    return reason === undefined ? undefined : { table: name, reason };
+  }
+
+  private applyTable(changes: TableChanges, local: LocalTable, mapping: Mapping, work: Work): void {
+    const touched = this.touch(local, work);
+    try {
+      for (const change of changes.changes) this.applyChange(change, local, mapping, touched);
+    } catch (error) {
+      if (!isRowProblem(error)) throw error;
+      throw new TableProblem(local.table.name, (error as Error).message);
+    }
+    work.changes += changes.changes.length;
+  }
+
+  /** undefined when nothing is pending in the table, so that nothing has to be laid over it. */
+  private touch(local: LocalTable, work: Work): Touched | undefined {
+    const name = fold(local.table.name);
+    let touched = work.touched.get(name);
+    if (touched === undefined && local.log.highest() > 0) {
+      work.touched.set(name, touched = { local, keys: new Map(), hashes: new Set() });
+    }
+    return touched;
+  }
+
+  private applyChange(change: Change, local: LocalTable, mapping: Mapping, touched: Touched | undefined): void {
+    const { writer, table } = local;
+    const unique = touched !== undefined && table.uniques.length > 0;
+    if (change.op === OP_DELETE) {
+      const key = mapping.deleteKey.map((place) => change.values[place]!);
+      const before = local.hasTriggers || unique ? writer.read(key) : undefined;
+      touched?.keys.set(writer.canonical(key), key);
+      if (unique) touchRow(touched, before ?? rowOfKey(table.keyIndexes, key));
+      const removed = writer.remove(key);
+      if (before !== undefined && !removed) {
+        throw new Error("a trigger of the application keeps the row from being deleted");
+      }
+      return;
+    }
+    const key: SqlValue[] = mapping.upsertKey.map((place) => change.values[place]!);
+    touched?.keys.set(writer.canonical(key), key);
+    if (local.hasTriggers || unique || (table.nullableKey && key.includes(null))) {
+      this.lay(change, key, local, mapping, touched);
+      return;
+    }
+    try {
+      if (change.op === OP_INSERT || !writer.updateBlind(mapping.carried, change.values, key)) {
+        if (table.nullableKey) this.lay(change, key, local, mapping, touched);
+        else writer.insertOrUpdate(mapping.carried, change.values, key);
+      }
+    } catch (error) {
+      if (!isUniqueViolation(error)) throw error;
+      this.lay(change, key, local, mapping, touched);
+    }
+  }
+
+  /** The careful way: looks first, and displaces. */
+  private lay(
+    change: Change,
+    key: SqlValue[],
+    local: LocalTable,
+    mapping: Mapping,
+    touched: Touched | undefined,
+  ): void {
+    const { writer } = local;
+    const before = writer.upsert(
+      mapping.carried,
+      change.values,
+      key,
+      (row) => touched !== undefined && touchRow(touched, row),
+    );
+    if (touched === undefined || local.table.uniques.length === 0) return;
+    if (before !== undefined) touchRow(touched, before);
+    const after: SqlValue[] = before === undefined ? [] : [...before];
+    mapping.carried.columns.forEach((column, i) => after[column] = change.values[mapping.carried.places[i]!]!);
+    touchRow(touched, after);
+  }
+
+  /** Lays pending entries over what was touched, so that the application never sees its own write disappear. */
+  private rebase(work: Work): void {
+    for (const touched of work.touched.values()) {
+      const { local } = touched;
+      if (local.log.highest() === 0) continue;
+      while (!local.pending.step());
+      const entries = local.table.uniques.length > 0 ? local.pending.closure(touched.hashes) : lastOf(touched);
+      try {
+        for (const entry of entries) {
+          if (entry.op === OP_DELETE) local.writer.remove(entry.values);
+          else {
+            const key = local.own.upsertKey.map((place) => entry.values[place]!);
+            local.writer.upsert(local.own.carried, entry.values, key, () => {});
+          }
+        }
+      } catch (error) {
+        if (!isRowProblem(error)) throw error;
+        throw new TableProblem(local.table.name, (error as Error).message);
+      }
+    }
+  }
+
+  private afterAcknowledgement(work: Work): void {
+    for (const name of work.acknowledged) {
+      const log = this.targets.logs.get(name)!;
+      const highest = log.highest();
+      this.options.acknowledged(name, highest, log.lowest());
+      this.targets.acknowledged(name, highest);
+    }
+  }
+
+  /**
+   * Lays on parked changes whose schema is there now, a piece at a time.
+   * @returns whether there may be more to do at once
+   */
+  layParked(): boolean {
+    for (const [name, parked] of this.parked.tables) {
+      const pieces = this.parked.oldest(name, PARKED_PIECES);
+      if (pieces.length === 0) {
+        this.parked.tables.delete(name);
+        return true;
+      }
+      const ready: typeof pieces = [];
+      for (const piece of pieces) {
+        const target = this.targets.of(piece.tables[0]!);
+        if (target.kind === "park") parked.reason = target.reason;
+        if (target.kind === "park" || this.failing.has(name)) break;
+        ready.push(piece);
+      }
+      if (ready.length > 0 && this.layPieces(name, ready)) return true;
+    }
+    return false;
+  }
+
+  private layPieces(name: string, pieces: readonly { id: bigint; tables: TableChanges[] }[]): boolean {
+    const work: Work = { touched: new Map(), acknowledged: new Set(), changes: 0 };
+    try {
+      const done = transaction(this.options.db, "IMMEDIATE", () => {
+        if (schemaVersion(this.options.db) !== this.targets.installed.version || !this.isSameFile()) return false;
+        for (const changes of pieces.flatMap((piece) => piece.tables)) {
+          const target = this.targets.of(changes);
+          if (target.kind === "write") this.applyTable(changes, target.local, target.mapping, work);
+        }
+        this.rebase(work);
+        this.parked.removeTo(name, pieces.at(-1)!.id);
+        return true;
+      });
+      this.parked.load();
+      for (const [shard, state] of this.shards.entries()) this.shards[shard]!.appliedAt = state.cursor.sequence;
+      return done;
+    } catch (error) {
+      this.parked.load();
+      if (!(error instanceof TableProblem)) throw error;
+      this.failing.set(name, error.reason);
+      this.say(error.table, error.reason, true);
+      return true;
+    }
+  }
+
+  private say(table: string, reason: string, parked: boolean): void {
+    const key = `${table}\n${reason}`;
+    if (this.said.has(key)) return;
+    this.said.add(key);
+    this.options.notice(table, reason, parked);
+  }
+}
+
+function touchRow(touched: Touched, row: readonly SqlValue[]): void {
+  const { local } = touched;
+  const key = local.writer.keyOf(row);
+  touched.keys.set(local.writer.canonical(key), key);
+  for (const hash of local.pending.hashesOf(row)) touched.hashes.add(hash);
+}
+
+function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlValue[] {
+  const row: SqlValue[] = [];
+  keyIndexes.forEach((column, i) => row[column] = key[i]!);
+  return row;
+}
+
+function* lastOf({ local, keys }: Touched): Generator<Change> {
+  for (const key of keys.values()) {
+    const entry = local.pending.last(key);
+    if (entry !== undefined) yield entry;
+  }
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  if (pieces.length === 1) return pieces[0]!;
+  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}
+
+/** Is this about the row and its table, rather than about the file or a lock? */
+function isRowProblem(error: unknown): boolean {
+  return error instanceof Error && !(error instanceof TableProblem) && sqliteProblem(error) === "other";
+}

@@ -1,0 +1,228 @@
+/**
+ * Capture: finds out what applications committed, and reads it for the shards. A scan is one read snapshot and marks
+ * where it ended, per table, without reading a row: so whole transactions stay together (I4) while the broker is away,
+ * at the price of one number per table and snapshot.
+ */
+import { type Change, OP_DELETE } from "./change.ts";
+import { FrameEncoder } from "./change_codec.ts";
+import type { Database, Statement } from "./database.ts";
+import { hashKey, shardOf } from "./shard.ts";
+import type { Placement } from "./broker.ts";
+import { type ChangeLog, headQueries } from "./sqlite/change_log.ts";
+import { transaction } from "./sqlite/connection.ts";
+import { schemaVersion } from "./sqlite/schema.ts";
+
+/** Changes of one batch, when several snapshots fit: what apply takes in one transaction of about 10 ms. */
+const BATCH_CHANGES = 5_000;
+/** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
+const MARK_CHANGES = 2_500;
+/** What piled up while Marmot was down is one snapshot, unless it is more than this. */
+const BACKLOG_LIMIT = 100_000;
+/** Uncompressed bytes of a frame; one row may exceed it. */
+const FRAME_BYTES = 512 * 1024;
+
+/** End of a snapshot: the highest seq of each change log that grew. */
+interface Mark {
+  readonly ends: Map<string, number>;
+  changes: number;
+}
+
+/** A piece of a batch for one shard. */
+export interface Part {
+  readonly frame: Uint8Array;
+  readonly base: number;
+  readonly last: boolean;
+  readonly changes: number;
+}
+
+interface Reader {
+  readonly position: Map<string, number>;
+  batch: { readonly ends: Map<string, number>; readonly base: number; sent: boolean } | undefined;
+}
+
+interface Source {
+  readonly log: ChangeLog;
+  readonly placement: Placement;
+}
+
+export type Scan = { readonly kind: "schema changed" } | { readonly kind: "scanned"; readonly changes: number };
+
+export class Capture {
+  private readonly sources = new Map<string, Source>();
+  private readonly readers: Reader[];
+  private marks: Mark[] = [];
+  private readonly scannedTo = new Map<string, number>();
+  private heads: { readonly query: Statement; readonly names: readonly string[] }[] = [];
+  private version = -1;
+  private readonly encoder = new FrameEncoder();
+  private first = true;
+  /** the backlog of the start was above the limit, and was cut between transactions perhaps */
+  cutBacklog = 0;
+
+  constructor(private readonly db: Database, private readonly shards: number) {
+    this.readers = Array.from({ length: shards }, () => ({ position: new Map(), batch: undefined }));
+  }
+
+  /** Takes up the schema that install left. Positions in logs that are still there are kept. */
+  useSchema(tables: ReadonlyMap<string, ChangeLog>, placements: ReadonlyMap<string, Placement>, version: number): void {
+    this.sources.clear();
+    for (const [name, log] of tables) this.sources.set(name, { log, placement: placements.get(name) ?? "rows" });
+    for (const name of this.scannedTo.keys()) {
+      if (!tables.has(name)) this.forget(name);
+    }
+    this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
+    this.version = version;
+  }
+
+  /** highest seq of a table's log that a scan has seen */
+  scanned(table: string): number {
+    return this.scannedTo.get(table) ?? 0;
+  }
+
+  /** One read snapshot: marks what was committed since the last one. Throws what SQLite throws (busy). */
+  scan(): Scan {
+    return transaction(this.db, "DEFERRED", () => {
+      if (schemaVersion(this.db) !== this.version) return { kind: "schema changed" };
+      const mark: Mark = { ends: new Map(), changes: 0 };
+      for (const { query, names } of this.heads) {
+        for (const [place, head] of query.all()) {
+          const name = names[Number(place)]!;
+          const before = this.scanned(name);
+          if (head === null || Number(head) <= before) continue;
+          mark.ends.set(name, Number(head));
+          mark.changes += Number(head) - before;
+          this.scannedTo.set(name, Number(head));
+        }
+      }
+      if (mark.changes > 0) this.addMark(mark);
+      this.first = false;
+      return { kind: "scanned", changes: mark.changes };
+    });
+  }
+
+  /** The next piece of a batch for a shard; undefined when everything marked was read. */
+  read(shard: number, cursor: number): Part | undefined {
+    const reader = this.readers[shard]!;
+    for (;;) {
+      if (reader.batch === undefined) {
+        const ends = this.nextEnds(reader);
+        if (ends === undefined) return undefined;
+        reader.batch = { ends, base: cursor, sent: false };
+      }
+      const part = this.readPart(reader, reader.batch, shard);
+      if (part.last) reader.batch = undefined;
+      else reader.batch.sent = true;
+      if (part.changes > 0 || (part.last && part.sent)) return part;
+    }
+  }
+
+  /** The shard publishes again from its oldest pending entry. */
+  restart(shard: number): void {
+    this.readers[shard]!.position.clear();
+    this.readers[shard]!.batch = undefined;
+  }
+
+  /** A transaction deleted entries of a log: seqs above the highest one left will be used again. */
+  acknowledged(table: string, highest: number, lowest: number): void {
+    for (const reader of this.readers) {
+      if ((reader.position.get(table) ?? 0) > highest) reader.position.set(table, highest);
+      const end = reader.batch?.ends.get(table);
+      if (end !== undefined && end > highest) reader.batch!.ends.set(table, highest);
+    }
+    if (this.scanned(table) > highest) this.scannedTo.set(table, highest);
+    this.marks = this.marks.filter((mark) => {
+      const end = mark.ends.get(table);
+      if (end === undefined) return true;
+      if (highest === 0 || end < lowest) mark.ends.delete(table);
+      else if (end > highest) mark.ends.set(table, highest);
+      return mark.ends.size > 0;
+    });
+  }
+
+  private forget(table: string): void {
+    this.acknowledged(table, 0, 0);
+    this.scannedTo.delete(table);
+    for (const reader of this.readers) {
+      reader.position.delete(table);
+      reader.batch?.ends.delete(table);
+    }
+  }
+
+  private addMark(mark: Mark): void {
+    if (this.first && mark.changes > BACKLOG_LIMIT) {
+      this.cutBacklog = mark.changes;
+      for (const [table, end] of mark.ends) {
+        const lowest = this.sources.get(table)!.log.lowest();
+        for (let to = lowest + BATCH_CHANGES - 1; to < end; to += BATCH_CHANGES) {
+          this.marks.push({ ends: new Map([[table, to]]), changes: BATCH_CHANGES });
+        }
+        this.marks.push({ ends: new Map([[table, end]]), changes: BATCH_CHANGES });
+      }
+      return;
+    }
+    const before = this.marks.at(-1);
+    if (before !== undefined && before.changes + mark.changes <= MARK_CHANGES) {
+      for (const [table, end] of mark.ends) before.ends.set(table, end);
+      before.changes += mark.changes;
+    } else {
+      this.marks.push(mark);
+    }
+  }
+
+  /** Joins whole snapshots, from the first that the reader has not passed, up to a batch. */
+  private nextEnds(reader: Reader): Map<string, number> | undefined {
+    const ends = new Map<string, number>();
+    let changes = 0;
+    for (const mark of this.marks) {
+      let ahead = false;
+      for (const [table, end] of mark.ends) ahead ||= end > (reader.position.get(table) ?? 0);
+      if (!ahead) continue;
+      if (ends.size > 0 && changes + mark.changes > BATCH_CHANGES) break;
+      for (const [table, end] of mark.ends) ends.set(table, end);
+      changes += mark.changes;
+    }
+    return ends.size > 0 ? ends : undefined;
+  }
+
+  /** Encodes entries until the frame is full or the batch ends. Positions move when that worked. */
+  private readPart(reader: Reader, batch: NonNullable<Reader["batch"]>, shard: number): Part & { sent: boolean } {
+    const moved = new Map<string, number>();
+    let changes = 0;
+    let full = false;
+    this.encoder.reset();
+    for (const [table, end] of batch.ends) {
+      const after = reader.position.get(table) ?? 0;
+      const source = this.sources.get(table);
+      if (source === undefined || after >= end) continue;
+      let begun = false;
+      moved.set(table, end);
+      for (const change of source.log.read(after, end, Number.MAX_SAFE_INTEGER)) {
+        if (full) {
+          moved.set(table, change.seq - 1);
+          break;
+        }
+        if (!this.isOf(shard, source, change)) continue;
+        if (!begun) this.encoder.begin(source.log.shape);
+        begun = true;
+        this.encoder.add(change.op, change.seq, change.stamp, change.values);
+        changes++;
+        full = this.encoder.size >= FRAME_BYTES;
+      }
+      if (full) break;
+    }
+    const frame = changes > 0 ? this.encoder.finish() : new Uint8Array(0);
+    for (const [table, to] of moved) reader.position.set(table, to);
+    const last = [...batch.ends].every(([table, end]) =>
+      (reader.position.get(table) ?? 0) >= end || !this.sources.has(table)
+    );
+    return { frame, base: batch.base, last, changes, sent: batch.sent };
+  }
+
+  private isOf(shard: number, source: Source, change: Change): boolean {
+    if (this.shards === 1) return true;
+    const { table, key, collations } = source.log.shape;
+    if (source.placement === "whole") return shardOf(hashKey(table, [], []), this.shards) === shard;
+    const values = change.op === OP_DELETE ? change.values : key.map((place) => change.values[place]!);
+    return shardOf(hashKey(table, values, collations), this.shards) === shard;
+  }
+}

@@ -1,0 +1,72 @@
+/** What travels: changes of rows, grouped by table, in parts of a batch. */
+
+/**
+ * A TEXT value, as the bytes SQLite stores (UTF-8 on the wire). They may hold NUL or be no valid UTF-8, so they are
+ * never decoded on the way.
+ */
+export class SqlText {
+  constructor(readonly bytes: Uint8Array) {}
+}
+
+/** INTEGER is bigint, REAL is number, TEXT is SqlText, BLOB is Uint8Array. Storage classes survive to the bit. */
+export type SqlValue = null | bigint | number | SqlText | Uint8Array;
+
+/** The `op` of an entry: what the trigger saw. The numbers are stored in change logs and messages. */
+export const OP_INSERT = 1;
+export const OP_UPDATE = 2;
+export const OP_DELETE = 3;
+export type Op = typeof OP_INSERT | typeof OP_UPDATE | typeof OP_DELETE;
+
+/** One change: the entry it came from, and the row. */
+export interface Change {
+  readonly op: Op;
+  /** `seq` of the entry in its change log, 1 … 2^53 */
+  readonly seq: number;
+  /** random mark of the entry, signed 64 bits */
+  readonly stamp: bigint;
+  /** one value for each of the table's `columns`; for OP_DELETE one for each key column, in that order */
+  readonly values: readonly SqlValue[];
+}
+
+/** The shape of a table as its origin had it. Names are UTF-8 strings as declared there. */
+export interface TableShape {
+  readonly table: string;
+  /** columns of OP_INSERT and OP_UPDATE values, in order */
+  readonly columns: readonly string[];
+  /** indexes into `columns`: the primary key, in key order */
+  readonly key: readonly number[];
+  /** schema fingerprint: key columns, collations, UNIQUE set; 16 hex digits */
+  readonly fingerprint: string;
+}
+
+/** Changes of one table, in the order of their entries. */
+export interface TableChanges extends TableShape {
+  readonly changes: readonly Change[];
+}
+
+/** What every message says of itself, besides its changes. */
+export interface MessageHeader {
+  /** id of the node the changes were made on, 32 hex digits */
+  readonly origin: string;
+  /** the process of it, 16 hex digits */
+  readonly nonce: string;
+  readonly epoch: number;
+  /** number of this message in its epoch, from 1; 1 is the marker */
+  readonly number: number;
+  /** the shard's cursor in the snapshot that held all entries of the batch */
+  readonly base: number;
+  /** place of this part in its batch, from 1 */
+  readonly part: number;
+  /** the batch ends here and takes effect */
+  readonly last: boolean;
+  /** the payload goes on in the next part: a piece of a frame that is larger than a message may be */
+  readonly continues: boolean;
+}
+
+/**
+ * A message: its header and a frame (or, when `continues` was set here or in the part before, a piece of one).
+ * A frame is whole entries, encoded and perhaps compressed: see change_codec.ts. A marker has an empty frame.
+ */
+export interface Message extends MessageHeader {
+  readonly frame: Uint8Array;
+}

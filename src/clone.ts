@@ -1,0 +1,113 @@
+/**
+ * Makes the database of a new node from that of another: without identity and entries, and handed out only once
+ * everything pending in it was read back by its source. A copy with pending entries would diverge if the source died
+ * before publishing them.
+ */
+import { existsSync, renameSync, rmSync } from "node:fs";
+import { EXIT, MarmotError } from "./errors.ts";
+import type { Database } from "./database.ts";
+import { databaseProblem, findDatabase, isRunning } from "./place.ts";
+import type { Clock, Log } from "./runtime.ts";
+import { copyDatabase, openDatabase, sqliteProblem, transaction } from "./sqlite/connection.ts";
+import { dropEntries, type PendingMarks, pendingMarks, stillPending } from "./sqlite/change_log.ts";
+import { forgetIdentity, hasOwnTables } from "./sqlite/own_tables.ts";
+
+/** How often the source is asked whether it has read its entries back, ms */
+const POLL_MS = 100;
+/** How often a wait is said, ms */
+const SAY_WAITING_MS = 5_000;
+const BUSY_TIMEOUT_MS = 5_000;
+
+export interface CloneOptions {
+  readonly from: string;
+  readonly to: string;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+/** @throws MarmotError; `to` is not there then */
+export async function cloneDatabase(options: CloneOptions): Promise<void> {
+  const { from, to, log } = options;
+  const place = findDatabase(from, false);
+  if (existsSync(to)) {
+    throw new MarmotError(`Cannot clone to ${to}: it exists. Give another path, or remove it.`, EXIT.refused);
+  }
+  const draft = `${to}.marmot-clone`;
+  removeDatabase(draft);
+  try {
+    const source = openDatabase(place.dbPath, { readOnly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
+    try {
+      if (!hasOwnTables(source)) {
+        throw new MarmotError(
+          `Cannot clone ${from}: Marmot never ran on it. A plain copy of the file will do.`,
+          EXIT.refused,
+        );
+      }
+      await copyDatabase(source, draft);
+      const marks = prepareCopy(draft);
+      await readBack(source, marks, () => isRunning(place), options);
+    } finally {
+      source.close();
+    }
+    renameSync(draft, to);
+    log.info("clone is ready", { from: place.dbPath, to });
+  } catch (error) {
+    removeDatabase(draft);
+    throw databaseProblem(from, error) ?? error;
+  }
+}
+
+/** Takes identity and entries out of the copy. @returns the entries it had */
+function prepareCopy(path: string): PendingMarks {
+  const copy = openDatabase(path);
+  try {
+    return transaction(copy, "IMMEDIATE", () => {
+      const marks = pendingMarks(copy);
+      dropEntries(copy);
+      forgetIdentity(copy);
+      return marks;
+    });
+  } finally {
+    copy.close();
+  }
+}
+
+async function readBack(
+  source: Database,
+  marks: PendingMarks,
+  running: () => boolean,
+  options: CloneOptions,
+): Promise<void> {
+  const { clock, log, signal } = options;
+  for (let saidAt = clock.now();;) {
+    const left = askedWhenFree(() => stillPending(source, marks));
+    if (left === 0) return;
+    if (!running()) {
+      throw new MarmotError(
+        `Cannot clone: changes in ${options.from} were not read back from the stream yet, and no Marmot runs on it. ` +
+          "Start it, connected to its broker, and clone again.",
+        EXIT.refused,
+      );
+    }
+    if (clock.now() - saidAt >= SAY_WAITING_MS) {
+      log.info("waiting until the source has read back what is pending", { tables: left });
+      saidAt = clock.now();
+    }
+    await clock.sleep(POLL_MS, signal);
+  }
+}
+
+/** A lock counts as one more round of waiting. */
+function askedWhenFree(ask: () => number): number {
+  try {
+    return ask();
+  } catch (error) {
+    if (sqliteProblem(error) === "busy") return 1;
+    throw error;
+  }
+}
+
+function removeDatabase(path: string): void {
+  for (const suffix of ["", "-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true });
+}

@@ -1,0 +1,31 @@
+/** The subset of a SQLite connection that Marmot uses; node:sqlite's DatabaseSync fills it (sqlite/connection.ts). */
+
+/** A value as the driver reads and binds it: INTEGER is always bigint when read. */
+export type DriverValue = null | bigint | number | string | Uint8Array;
+export type Row = DriverValue[];
+
+export interface Statement {
+  /** @returns how many rows changed, triggers not counted */
+  run(...params: DriverValue[]): number;
+  get(...params: DriverValue[]): Row | undefined;
+  all(...params: DriverValue[]): Row[];
+  iterate(...params: DriverValue[]): IterableIterator<Row>;
+}
+
+/** SQLite's authorizer: see sqlite.org/c3ref/set_authorizer.html; called while a statement is compiled. */
+export type Authorizer = (
+  action: number,
+  first: string | null,
+  second: string | null,
+  database: string | null,
+  trigger: string | null,
+) => number;
+
+export interface Database {
+  readonly path: string;
+  prepare(sql: string): Statement;
+  exec(sql: string): void;
+  setAuthorizer(authorizer: Authorizer | null): void;
+  function(name: string, varargs: boolean, implementation: (...args: DriverValue[]) => DriverValue): void;
+  close(): void;
+}

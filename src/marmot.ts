@@ -1,0 +1,281 @@
+/** A node: finds its database, its identity and its broker, and keeps them going until it is stopped. */
+import { existsSync } from "node:fs";
+import type { Broker, Lease } from "./broker.ts";
+import type { Database } from "./database.ts";
+import { BrokerUnreachableError, EXIT, MarmotError } from "./errors.ts";
+import { hex } from "./hex.ts";
+import {
+  databaseProblem,
+  findDatabase,
+  holderOf,
+  lockPlace,
+  makeFolder,
+  type NodePlace,
+  openReplicated,
+  type PlaceLock,
+} from "./place.ts";
+import { Replication } from "./replication.ts";
+import type { Log, Runtime } from "./runtime.ts";
+import { sqliteProblem } from "./sqlite/connection.ts";
+import { hasOwnTables, readFact, writeFact } from "./sqlite/own_tables.ts";
+import type { NodeStatus } from "./status.ts";
+import type { TablePatterns } from "./table_filter.ts";
+
+export type { NodePlace } from "./place.ts";
+
+/** Pause before the broker, or a locked database, is tried again, ms */
+const RETRY_MS = 1_000;
+/** How often a wait for the database's lock is said, ms */
+const SAY_WAITING_MS = 10_000;
+/** After this a stop no longer waits for the broker's answers, ms */
+const DRAIN_MS = 1_500;
+
+export interface NodeOptions extends TablePatterns {
+  readonly dbPath: string;
+  /** start with an empty database where there is no file */
+  readonly create: boolean;
+  /** switch the database to WAL */
+  readonly wal: boolean;
+  /** first start: publish the rows that are there */
+  readonly backfill: boolean;
+  /** capture tables without a primary key by their rowid */
+  readonly rowidTables: boolean;
+  readonly shards: number;
+  /** called again later when it rejects with BrokerUnreachableError */
+  connect(place: NodePlace, signal: AbortSignal): Promise<Broker>;
+  readonly runtime: Runtime;
+  /** ends a start that is still waiting */
+  readonly signal?: AbortSignal;
+}
+
+/** A running node. */
+export interface Node {
+  /** 32 hex digits, made once and kept in the database */
+  readonly id: string;
+  readonly dbPath: string;
+  status(): NodeStatus;
+  /** resolves when all that was committed before the call was read back from the stream */
+  settled(signal?: AbortSignal): Promise<void>;
+  /** publishes what is captured if the broker is there, and lets go of everything */
+  stop(): Promise<void>;
+  /** resolves when the node can't go on by itself: another process has its identity */
+  readonly failed: Promise<MarmotError>;
+}
+
+/**
+ * Starts a node. On a database's first start the broker must be there, and nothing is written to the database before;
+ * later the node captures at once and connects when it can.
+ * @throws MarmotError
+ */
+export async function startNode(options: NodeOptions): Promise<Node> {
+  const place = findDatabase(options.dbPath, options.create);
+  makeFolder(place);
+  const lock = lockPlace(place);
+  if (lock === undefined) {
+    throw new MarmotError(
+      `Cannot start on ${place.dbPath}: another Marmot runs on it. Stop that one first.`,
+      EXIT.conflict,
+    );
+  }
+  const running = new RunningNode(options, place, lock);
+  try {
+    await running.start();
+    return running;
+  } catch (error) {
+    await running.stop();
+    throw databaseProblem(place.dbPath, error) ?? error;
+  }
+}
+
+class RunningNode implements Node {
+  id = "";
+  readonly failed: Promise<MarmotError>;
+  private readonly fail: (error: MarmotError) => void;
+  private readonly ended = new AbortController();
+  private readonly log: Log;
+  private db: Database | undefined;
+  private broker: Broker | undefined;
+  private lease: Lease | undefined;
+  private replication: Replication | undefined;
+  private connecting: Promise<void> | undefined;
+  private nonce = "";
+  private stopping: Promise<void> | undefined;
+
+  constructor(
+    private readonly options: NodeOptions,
+    private readonly place: NodePlace,
+    private readonly lock: PlaceLock,
+  ) {
+    const { promise, resolve } = Promise.withResolvers<MarmotError>();
+    this.failed = promise;
+    this.fail = resolve;
+    this.log = options.runtime.log;
+    options.signal?.addEventListener("abort", () => this.ended.abort(options.signal!.reason), { once: true });
+  }
+
+  get dbPath(): string {
+    return this.place.dbPath;
+  }
+
+  async start(): Promise<void> {
+    const db = this.db = openReplicated(this.place);
+    const first = await this.unlocked(() => !hasOwnTables(db));
+    if (!first) this.requireShards(db);
+    if (first) this.broker = await this.options.connect(this.place, this.ended.signal);
+    await this.unlocked(() => this.journalMode(db));
+    await this.replicate(db);
+    if (first) await this.unlocked(() => writeFact(db, "shards", String(this.options.shards)));
+    if (this.broker !== undefined) await this.join(this.broker);
+    else await this.firstConnection();
+  }
+
+  /** A process of this node on the file as it is now. */
+  private async replicate(db: Database): Promise<void> {
+    const { runtime, shards } = this.options;
+    const replication = new Replication({
+      db,
+      place: this.place,
+      nonce: this.nonce = hex(runtime.random.bytes(8)),
+      runtime,
+      tables: this.options,
+      shards,
+      conflict: (reason) => this.conflict(reason),
+      replaced: (reason) => void this.startAnew(reason).catch((error) => this.failWith(error)),
+    });
+    await this.unlocked(() => replication.install());
+    this.replication = replication;
+    this.id = replication.nodeId;
+    this.log.info("capturing", { node: this.id, db: this.place.dbPath, tables: replication.tableCount });
+    void replication.run(this.ended.signal).catch((error) => this.failWith(error));
+  }
+
+  /** Whatever the file is now, it is this node's: the stream brings it up again (I8). */
+  private async startAnew(reason: string): Promise<void> {
+    this.log.warn("starting again on the database as it is now", { reason });
+    await this.replication!.close();
+    this.db!.close();
+    while (!existsSync(this.place.dbPath)) {
+      this.log.error("the database file is gone: waiting for it", { db: this.place.dbPath });
+      await this.options.runtime.clock.sleep(SAY_WAITING_MS, this.ended.signal);
+    }
+    this.db = openReplicated(this.place);
+    await this.replicate(this.db);
+    if (this.broker !== undefined) this.replication!.connect(this.broker);
+  }
+
+  private failWith(error: unknown): void {
+    if (this.ended.signal.aborted) return;
+    const known = databaseProblem(this.place.dbPath, error);
+    this.fail(known ?? new MarmotError(`Cannot go on: ${String(error)}`, EXIT.failure, { cause: error }));
+  }
+
+  status(): NodeStatus {
+    return this.replication!.status();
+  }
+
+  settled(signal: AbortSignal = this.ended.signal): Promise<void> {
+    return this.replication!.settled(signal);
+  }
+
+  stop(): Promise<void> {
+    return this.stopping ??= this.end();
+  }
+
+  private async end(): Promise<void> {
+    await this.replication?.drain(DRAIN_MS);
+    this.ended.abort(new MarmotError("The node was stopped.", EXIT.ok));
+    await this.replication?.close();
+    await this.connecting?.catch(() => {});
+    await this.lease?.release().catch((error) => this.log.debug("lease not released", { error: String(error) }));
+    await this.broker?.close().catch((error) => this.log.debug("broker not closed", { error: String(error) }));
+    this.db?.close();
+    this.lock.release();
+  }
+
+  /** A refusal ends the start; an unreachable broker is tried again in the background. */
+  private async firstConnection(): Promise<void> {
+    try {
+      await this.join(await this.options.connect(this.place, this.ended.signal));
+    } catch (error) {
+      if (!(error instanceof BrokerUnreachableError)) throw error;
+      this.log.warn("broker is away: changes are captured and wait", { error: error.message });
+      this.connecting = this.reconnect();
+    }
+  }
+
+  private async reconnect(): Promise<void> {
+    const { signal } = this.ended;
+    for (let said = ""; !signal.aborted;) {
+      try {
+        await this.options.runtime.clock.sleep(RETRY_MS, signal);
+        return await this.join(await this.options.connect(this.place, signal));
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof MarmotError && error.exitCode === EXIT.conflict) return this.fail(error);
+        const message = error instanceof Error ? error.message : String(error);
+        if (message !== said) this.log.warn("broker is away: changes are captured and wait", { error: message });
+        said = message;
+      }
+    }
+  }
+
+  private async join(broker: Broker): Promise<void> {
+    this.broker = broker;
+    this.lease = await broker.registry.lease(this.id, this.nonce, holderOf(this.place));
+    const { lost } = this.lease;
+    lost.addEventListener("abort", () => this.fail(lost.reason as MarmotError), { once: true });
+    this.log.info("connected", { broker: broker.description });
+    this.replication!.connect(broker);
+  }
+
+  private conflict(reason: string): void {
+    this.fail(
+      new MarmotError(
+        `Cannot go on: another process publishes as this node (${reason}). A copied database keeps its identity: make copies with \`marmot clone\`.`,
+        EXIT.conflict,
+      ),
+    );
+  }
+
+  /** Runs `action` once no other connection's lock is in the way. */
+  private async unlocked<T>(action: () => T): Promise<T> {
+    const { clock } = this.options.runtime;
+    for (let saidAt = -Infinity;;) {
+      try {
+        return action();
+      } catch (error) {
+        if (sqliteProblem(error) !== "busy") throw error;
+        if (clock.now() - saidAt >= SAY_WAITING_MS) {
+          this.log.warn("another process holds the database's lock: waiting", { db: this.place.dbPath });
+          saidAt = clock.now();
+        }
+        await clock.sleep(RETRY_MS / 10, this.ended.signal);
+      }
+    }
+  }
+
+  private journalMode(db: Database): void {
+    const mode = String(db.prepare("PRAGMA journal_mode").get()![0]);
+    if (mode !== "wal" && this.options.wal) {
+      db.prepare("PRAGMA journal_mode = WAL").get();
+      this.log.info("switched the database to WAL", { before: mode });
+    } else if (mode !== "wal") {
+      this.log.warn(
+        "the database uses a rollback journal: readers and writers wait for each other; --wal switches it to WAL",
+        { mode },
+      );
+    }
+    if (mode === "wal" || this.options.wal) db.exec("PRAGMA synchronous = NORMAL");
+  }
+
+  /** The change logs' shards are baked into what was published. */
+  private requireShards(db: Database): void {
+    const known = readFact(db, "shards");
+    if (known !== undefined && Number(known) !== this.options.shards) {
+      throw new MarmotError(
+        `Cannot start with ${this.options.shards} shards: this database was replicated with ${known}. Give --shards ${known}.`,
+        EXIT.refused,
+      );
+    }
+  }
+}

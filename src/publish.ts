@@ -1,0 +1,187 @@
+/**
+ * Publish: sends a shard's batches in order, several in flight. It starts, and starts again after a gap, in one way: let
+ * apply reach the stream's end, publish an empty marker as number 1 of the next epoch until it or a higher epoch is
+ * accepted, then publish from the oldest pending entry. What an older attempt left in the network is either in front of
+ * the marker, and then known, or behind it, and refused by everyone.
+ */
+import type { Delivery, Seen } from "./acceptance.ts";
+import type { MessageHeader } from "./change.ts";
+import { encodeMessage, MAX_HEADER_BYTES } from "./change_codec.ts";
+import type { ChangeStream } from "./change_stream.ts";
+import type { Clock, Log } from "./runtime.ts";
+
+/** Messages, and their bytes, that may wait for the stream's answer. */
+const WINDOW_MESSAGES = 128;
+const WINDOW_BYTES = 8 * 1024 * 1024;
+/** Pause before the next try after a publish failed, ms */
+const RETRY_MS = 250;
+/** A marker whose answer came but which is not seen is sent again after this, ms */
+const MARKER_RESEND_MS = 2_000;
+
+export type PublisherState =
+  /** apply must pass the stream's end first; undefined until that is known */
+  | { readonly kind: "starting"; end: number | undefined }
+  | { readonly kind: "marking"; epoch: number; sentAt: number | undefined }
+  | { readonly kind: "ready"; readonly epoch: number; number: number };
+
+export interface PublisherOptions {
+  readonly stream: ChangeStream;
+  readonly origin: string;
+  readonly nonce: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** called when there is something to do again: an answer came, or a pause is over */
+  readonly wake: () => void;
+  /** capture must read again from the oldest pending entry */
+  readonly rewind: () => void;
+  /** another process publishes with this node's id */
+  readonly conflict: (other: string) => void;
+}
+
+/** What capture hands over: see Part of capture.ts. */
+export interface PublishPart {
+  readonly frame: Uint8Array;
+  readonly base: number;
+  readonly last: boolean;
+}
+
+export class Publisher {
+  private state: PublisherState = { kind: "starting", end: undefined };
+  private asking = false;
+  private part = 0;
+  private inFlight = 0;
+  private inFlightBytes = 0;
+  private notBefore = 0;
+  /** answers to messages of an earlier attempt no longer matter */
+  private attempt = 0;
+
+  constructor(private readonly options: PublisherOptions) {}
+
+  get kind(): PublisherState["kind"] {
+    return this.state.kind;
+  }
+
+  /** May `send` be called? */
+  get open(): boolean {
+    return this.state.kind === "ready" && this.options.stream.connected && this.inFlight < WINDOW_MESSAGES &&
+      this.inFlightBytes < WINDOW_BYTES;
+  }
+
+  get idle(): boolean {
+    return this.inFlight === 0;
+  }
+
+  restart(why: string): void {
+    if (this.state.kind === "starting" && this.state.end === undefined) return;
+    this.options.log.debug("publisher starts again", { stream: this.options.stream.name, why });
+    this.state = { kind: "starting", end: undefined };
+    this.attempt++;
+    this.notBefore = this.options.clock.now() + RETRY_MS;
+  }
+
+  /**
+   * Goes on with the start where it can.
+   * @param cursor what apply has reached
+   * @param seen what was accepted last from this node
+   */
+  step(cursor: number, seen: Seen | undefined): void {
+    if (!this.options.stream.connected || this.options.clock.now() < this.notBefore) return;
+    if (this.state.kind === "starting" && this.state.end === undefined) this.askEnd();
+    if (this.state.kind === "starting" && this.state.end !== undefined && cursor >= this.state.end) {
+      this.state = { kind: "marking", epoch: (seen?.epoch ?? 0) + 1, sentAt: undefined };
+    }
+    if (this.state.kind === "marking") this.mark(this.state, cursor, seen);
+  }
+
+  /** Sends a part as one message, or as several when the frame is larger than a message may be. */
+  send(part: PublishPart): void {
+    if (this.state.kind !== "ready") throw new Error("Cannot publish: the publisher has not started");
+    const room = this.options.stream.maxPayload - MAX_HEADER_BYTES;
+    for (let from = 0; from === 0 || from < part.frame.length; from += room) {
+      const frame = part.frame.subarray(from, from + room);
+      const continues = from + room < part.frame.length;
+      this.state.number++;
+      this.part++;
+      const last = part.last && !continues;
+      const header = this.header(this.state.epoch, this.state.number, part.base, this.part, last, continues);
+      if (last) this.part = 0;
+      this.transmit(header, encodeMessage({ ...header, frame }));
+    }
+  }
+
+  /** Called for each message that apply has passed. */
+  observe({ message, verdict }: Delivery): void {
+    if (message.origin !== this.options.origin || this.state.kind !== "ready") return;
+    const { epoch } = this.state;
+    if (message.nonce !== this.options.nonce) {
+      if (verdict.accepted && message.epoch > epoch) this.options.conflict(message.nonce);
+      return;
+    }
+    if (verdict.accepted || message.epoch !== epoch) return;
+    const seen = verdict.seen;
+    if (seen?.epoch !== epoch || message.number > seen.number) this.restart("a message before this one is missing");
+  }
+
+  private header(
+    epoch: number,
+    number: number,
+    base: number,
+    part: number,
+    last: boolean,
+    continues: boolean,
+  ): MessageHeader {
+    return { origin: this.options.origin, nonce: this.options.nonce, epoch, number, base, part, last, continues };
+  }
+
+  private askEnd(): void {
+    if (this.asking) return;
+    this.asking = true;
+    const attempt = this.attempt;
+    this.options.stream.state().then(
+      (state) => this.attempt === attempt && this.state.kind === "starting" && (this.state.end = state.lastSequence),
+      (error) => this.fail(attempt, error),
+    ).finally(() => {
+      this.asking = false;
+      this.options.wake();
+    });
+  }
+
+  private mark(state: Extract<PublisherState, { kind: "marking" }>, cursor: number, seen: Seen | undefined): void {
+    if (seen !== undefined && seen.epoch >= state.epoch) {
+      if (seen.epoch === state.epoch && seen.number === 1 && seen.nonce === this.options.nonce) {
+        this.part = 0;
+        this.state = { kind: "ready", epoch: state.epoch, number: 1 };
+        this.options.rewind();
+        return;
+      }
+      state.epoch = seen.epoch + 1;
+      state.sentAt = undefined;
+    }
+    const now = this.options.clock.now();
+    if (state.sentAt !== undefined && now - state.sentAt < MARKER_RESEND_MS) return;
+    state.sentAt = now;
+    const header = this.header(state.epoch, 1, cursor, 1, true, false);
+    this.transmit(header, encodeMessage({ ...header, frame: new Uint8Array(0) }));
+  }
+
+  private transmit(header: MessageHeader, data: Uint8Array): void {
+    const attempt = this.attempt;
+    this.inFlight++;
+    this.inFlightBytes += data.length;
+    const id = `${header.origin}-${header.nonce}-${header.epoch}-${header.number}`;
+    this.options.stream.publish(data, id).then(() => {}, (error) => this.fail(attempt, error)).finally(() => {
+      this.inFlight--;
+      this.inFlightBytes -= data.length;
+      this.options.wake();
+    });
+  }
+
+  /** A failed publish says nothing about whether the message was stored: only the stream does. */
+  private fail(attempt: number, error: unknown): void {
+    if (attempt !== this.attempt) return;
+    this.options.log.debug("publish failed", { stream: this.options.stream.name, error: String(error) });
+    this.notBefore = this.options.clock.now() + RETRY_MS;
+    if (this.state.kind === "marking") this.state.sentAt = undefined;
+    else this.restart("a publish failed");
+  }
+}

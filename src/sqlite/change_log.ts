@@ -1,0 +1,151 @@
+/** Reads and clears one table's change log. */
+import { type Change, type Op, OP_DELETE, type SqlValue, type TableShape } from "../change.ts";
+import type { Database, Row, Statement } from "../database.ts";
+import { id } from "./quote.ts";
+import { logName, tableOfLog, valueColumn } from "./triggers.ts";
+import { exactColumns, readExact, type TextEncoding } from "./values.ts";
+
+/** result columns before the masks and values: seq, op, stamp */
+const FIRST_VALUE = 3;
+
+export interface LogShape extends TableShape {
+  readonly collations: readonly string[];
+}
+
+export class ChangeLog {
+  private readonly range: Statement;
+  private readonly highestSeq: Statement;
+  private readonly lowestSeq: Statement;
+  private readonly deleteRange: Statement;
+  private readonly deleteStamped: Statement;
+  private readonly count: number;
+
+  constructor(db: Database, readonly shape: LogShape, private readonly encoding: TextEncoding) {
+    const log = id(logName(shape.table));
+    const columns = shape.columns.map((column) => id(valueColumn(column)));
+    this.count = columns.length;
+    this.range = db.prepare(
+      `SELECT seq, op, stamp, ${exactColumns(columns)} FROM ${log} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
+    );
+    this.highestSeq = db.prepare(`SELECT max(seq) FROM ${log}`);
+    this.lowestSeq = db.prepare(`SELECT min(seq) FROM ${log}`);
+    this.deleteRange = db.prepare(`DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
+    this.deleteStamped = db.prepare(`DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
+  }
+
+  /** Entries with `after` < seq ≤ `to`, at most `limit`, in order. */
+  *read(after: number, to: number, limit: number): Generator<Change> {
+    for (const row of this.range.iterate(BigInt(after), BigInt(to), BigInt(limit))) yield this.change(row);
+  }
+
+  /** 0 when the log is empty */
+  highest(): number {
+    return Number(this.highestSeq.get()![0] ?? 0);
+  }
+
+  /** 0 when the log is empty */
+  lowest(): number {
+    return Number(this.lowestSeq.get()![0] ?? 0);
+  }
+
+  /** Deletes entries whose seqs are known to be those of an own batch; neighbours go in one statement. */
+  deleteSeqs(seqs: readonly number[]): void {
+    for (let from = 0; from < seqs.length;) {
+      let to = from;
+      while (to + 1 < seqs.length && seqs[to + 1] === seqs[to]! + 1) to++;
+      this.deleteRange.run(BigInt(seqs[from]!), BigInt(seqs[to]!));
+      from = to + 1;
+    }
+  }
+
+  /** An entry whose number was perhaps used again: only the same stamp is the same entry. */
+  deleteIfSame(seq: number, stamp: bigint): void {
+    this.deleteStamped.run(BigInt(seq), stamp);
+  }
+
+  private change(row: Row): Change {
+    const op = Number(row[1]) as Op;
+    const values = op === OP_DELETE ? this.keyOf(row) : readExact(row, FIRST_VALUE, this.count, this.encoding);
+    return { op, seq: Number(row[0]), stamp: row[2] as bigint, values };
+  }
+
+  private keyOf(row: Row): SqlValue[] {
+    const all = readExact(row, FIRST_VALUE, this.count, this.encoding);
+    return this.shape.key.map((place) => all[place]!);
+  }
+}
+
+/** terms of one compound SELECT; SQLite's own limit is 500 */
+const COMPOUND_TERMS = 200;
+
+/**
+ * Queries that tell the highest seq of many logs at once, as rows [index into names, seq or NULL].
+ * @param tables key to give back, and table name
+ */
+export function headQueries(
+  db: Database,
+  tables: readonly [string, string][],
+): { query: Statement; names: string[] }[] {
+  const queries: { query: Statement; names: string[] }[] = [];
+  for (let from = 0; from < tables.length; from += COMPOUND_TERMS) {
+    const some = tables.slice(from, from + COMPOUND_TERMS);
+    const sql = some.map(([, table], place) => `SELECT ${place}, max(seq) FROM ${id(logName(table))}`).join(
+      " UNION ALL ",
+    );
+    queries.push({ query: db.prepare(sql), names: some.map(([name]) => name) });
+  }
+  return queries;
+}
+
+/** Tables that have a change log, dropped ones included. */
+export function loggedTables(db: Database): string[] {
+  const names = db.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table'").all().map(([name]) =>
+    String(name)
+  );
+  return names.map(tableOfLog).filter((table) => table !== undefined);
+}
+
+/** Entries that have not come back through the stream, for each table that has some. */
+export function countPending(db: Database): { table: string; entries: number }[] {
+  return loggedTables(db).map((table) => {
+    return { table, entries: Number(db.prepare(`SELECT count(*) FROM ${id(logName(table))}`).get()![0]) };
+  }).filter(({ entries }) => entries > 0);
+}
+
+/** The entries a change log had at one moment: table → [seq, stamp] of its lowest and highest. */
+export type PendingMarks = ReadonlyMap<
+  string,
+  { readonly highest: bigint; readonly stamps: ReadonlyMap<bigint, bigint> }
+>;
+
+export function pendingMarks(db: Database): PendingMarks {
+  const marks = new Map<string, { highest: bigint; stamps: Map<bigint, bigint> }>();
+  for (const table of loggedTables(db)) {
+    const stamps = new Map<bigint, bigint>();
+    for (const [seq, stamp] of db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} ORDER BY seq`).iterate()) {
+      stamps.set(seq as bigint, stamp as bigint);
+    }
+    if (stamps.size > 0) marks.set(table, { highest: [...stamps.keys()].at(-1)!, stamps });
+  }
+  return marks;
+}
+
+/** How many tables still hold one of the marked entries; the same seq with another stamp is another entry. */
+export function stillPending(db: Database, marks: PendingMarks): number {
+  const present = new Set(loggedTables(db));
+  let tables = 0;
+  for (const [table, { highest, stamps }] of marks) {
+    if (!present.has(table)) continue;
+    const left = db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} WHERE seq <= ?`);
+    for (const [seq, stamp] of left.iterate(highest)) {
+      if (stamps.get(seq as bigint) !== stamp) continue;
+      tables++;
+      break;
+    }
+  }
+  return tables;
+}
+
+export function dropEntries(db: Database): void {
+  for (const table of loggedTables(db)) db.exec(`DELETE FROM ${id(logName(table))}`);
+}

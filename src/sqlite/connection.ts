@@ -1,0 +1,159 @@
+/** The Database contract over node:sqlite, which Deno and Bun both have. */
+import { backup, DatabaseSync, type StatementSync, type SQLInputValue } from "node:sqlite";
+import type { Authorizer, Database, DriverValue, Row, Statement } from "../database.ts";
+
+/** Codes of sqlite.org/rescode.html that callers tell apart. */
+const SQLITE_BUSY = 5;
+const SQLITE_LOCKED = 6;
+const SQLITE_IOERR = 10;
+const SQLITE_CORRUPT = 11;
+const SQLITE_FULL = 13;
+const SQLITE_NOTADB = 26;
+const SQLITE_READONLY = 8;
+const SQLITE_CANTOPEN = 14;
+const SQLITE_SCHEMA = 17;
+
+export interface ConnectionOptions {
+  readOnly?: boolean;
+  /** how long SQLite waits for a lock, blocking the thread; ms */
+  busyTimeoutMs?: number;
+}
+
+/**
+ * Opens a database file. Foreign keys are not enforced on it, CHECK constraints neither: the origin of a change did.
+ * Throws what node:sqlite throws (see sqliteProblem).
+ */
+export function openDatabase(path: string, options: ConnectionOptions = {}): Database {
+  const db = new DatabaseSync(path, {
+    readOnly: options.readOnly ?? false,
+    enableForeignKeyConstraints: false,
+    timeout: options.busyTimeoutMs ?? 0,
+  });
+  return new NodeSqlite(path, db);
+}
+
+/** Copies a database page by page, as it is at one moment, while others write to it. */
+export async function copyDatabase(source: Database, to: string): Promise<void> {
+  if (!(source instanceof NodeSqlite)) throw new Error("Cannot copy a database of another driver");
+  await source.copyTo(to);
+}
+
+class NodeSqlite implements Database {
+  constructor(readonly path: string, private readonly db: DatabaseSync) {}
+
+  prepare(sql: string): Statement {
+    const statement = this.db.prepare(sql);
+    statement.setReadBigInts(true);
+    statement.setReturnArrays(true);
+    return new NodeStatement(statement);
+  }
+
+  exec(sql: string): void {
+    this.db.exec(sql);
+  }
+
+  setAuthorizer(authorizer: Authorizer | null): void {
+    this.db.setAuthorizer(authorizer);
+  }
+
+  function(name: string, varargs: boolean, implementation: (...args: DriverValue[]) => DriverValue): void {
+    this.db.function(
+      name,
+      { varargs, useBigIntArguments: true },
+      (...args) => implementation(...args as DriverValue[]),
+    );
+  }
+
+  async copyTo(path: string): Promise<void> {
+    await backup(this.db, path);
+  }
+
+  close(): void {
+    this.db.close();
+  }
+}
+
+class NodeStatement implements Statement {
+  constructor(private readonly statement: StatementSync) {}
+
+  run(...params: DriverValue[]): number {
+    return Number(this.statement.run(...params as SQLInputValue[]).changes);
+  }
+
+  get(...params: DriverValue[]): Row | undefined {
+    return this.statement.get(...params as SQLInputValue[]) as unknown as Row | undefined;
+  }
+
+  all(...params: DriverValue[]): Row[] {
+    return this.statement.all(...params as SQLInputValue[]) as unknown as Row[];
+  }
+
+  iterate(...params: DriverValue[]): IterableIterator<Row> {
+    return this.statement.iterate(...params as SQLInputValue[]) as unknown as IterableIterator<Row>;
+  }
+}
+
+export type SqliteProblem =
+  | "busy"
+  | "full"
+  | "corrupt"
+  | "not a database"
+  | "read-only"
+  | "cannot open"
+  | "input/output"
+  | "schema changed"
+  | "other";
+
+/** By message too, because older Deno versions give no code. */
+const BY_MESSAGE: readonly [RegExp, SqliteProblem][] = [
+  [/database (table )?is locked|database schema is locked/, "busy"],
+  [/database or disk is full/, "full"],
+  [/malformed/, "corrupt"],
+  [/not a database|file is encrypted/, "not a database"],
+  [/readonly database|attempt to write a readonly/, "read-only"],
+  [/unable to open database/, "cannot open"],
+  [/disk I\/O error/, "input/output"],
+  [/database schema has changed/, "schema changed"],
+];
+
+const BY_CODE = new Map<number, SqliteProblem>([
+  [SQLITE_BUSY, "busy"],
+  [SQLITE_LOCKED, "busy"],
+  [SQLITE_FULL, "full"],
+  [SQLITE_CORRUPT, "corrupt"],
+  [SQLITE_NOTADB, "not a database"],
+  [SQLITE_READONLY, "read-only"],
+  [SQLITE_CANTOPEN, "cannot open"],
+  [SQLITE_IOERR, "input/output"],
+  [SQLITE_SCHEMA, "schema changed"],
+]);
+
+/** What kind of SQLite error this is; "other" for anything else, errors of our own included. */
+export function sqliteProblem(error: unknown): SqliteProblem {
+  if (!(error instanceof Error)) return "other";
+  const code = (error as { errcode?: unknown }).errcode;
+  if (typeof code === "number") return BY_CODE.get(code & 0xff) ?? "other";
+  return BY_MESSAGE.find(([pattern]) => pattern.test(error.message))?.[1] ?? "other";
+}
+
+/** Runs `body` between BEGIN and COMMIT; any error rolls back and is thrown on. */
+export function transaction<T>(db: Database, kind: "DEFERRED" | "IMMEDIATE", body: () => T): T {
+  db.exec(`BEGIN ${kind}`);
+  try {
+    const result = body();
+    db.exec("COMMIT");
+    return result;
+  } catch (error) {
+    rollback(db);
+    throw error;
+  }
+}
+
+function rollback(db: Database): void {
+  try {
+    db.exec("ROLLBACK");
+  } catch (error) {
+    // SQLite has rolled back by itself after some errors (full disk, I/O): nothing is left to undo
+    if (!/no transaction is active/.test(String(error))) throw error;
+  }
+}

@@ -1,0 +1,91 @@
+/** What moves in the same transaction as the rows: cursors, accepted numbers, stored parts. */
+import type { Seen } from "../acceptance.ts";
+import type { Database, Statement } from "../database.ts";
+import { CURSORS, ORIGINS, PARTS } from "./own_tables.ts";
+
+/** Where a shard stands, and the identity of the message there; no identity before the first message. */
+export interface Cursor {
+  readonly sequence: number;
+  readonly digest: string | null;
+  readonly time: number;
+}
+
+export interface StoredPart {
+  readonly frame: Uint8Array;
+  readonly continues: boolean;
+}
+
+export class Cursors {
+  private readonly writeCursor: Statement;
+  private readonly writeOrigin: Statement;
+  private readonly writePart: Statement;
+  private readonly readPart: Statement;
+  private readonly deleteParts: Statement;
+  private readonly hasParts: Statement;
+  private readonly all: Statement;
+
+  constructor(private readonly db: Database) {
+    this.all = db.prepare(`SELECT shard, cursor, digest, time FROM ${CURSORS}`);
+    this.writeCursor = db.prepare(
+      `INSERT INTO ${CURSORS} VALUES (?1, ?2, ?3, ?4) ON CONFLICT (shard) DO UPDATE SET cursor = ?2, digest = ?3, time = ?4`,
+    );
+    this.writeOrigin = db.prepare(
+      `INSERT INTO ${ORIGINS} VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (shard, origin) DO UPDATE SET nonce = ?3, epoch = ?4, number = ?5`,
+    );
+    this.writePart = db.prepare(`INSERT INTO ${PARTS}(shard, origin, continues, frame) VALUES (?, ?, ?, ?)`);
+    this.readPart = db.prepare(
+      `SELECT id, continues, frame FROM ${PARTS} WHERE id > ? AND shard = ? AND origin = ? ORDER BY id LIMIT 1`,
+    );
+    this.deleteParts = db.prepare(`DELETE FROM ${PARTS} WHERE shard = ? AND origin = ?`);
+    this.hasParts = db.prepare(`SELECT 1 FROM ${PARTS} LIMIT 1`);
+  }
+
+  /** Sequence 0 for a shard that has no cursor yet. */
+  read(shard: number): Cursor {
+    for (const [at, cursor, digest, time] of this.all.all()) {
+      if (Number(at) !== shard) continue;
+      return { sequence: Number(cursor), digest: digest === null ? null : String(digest), time: Number(time ?? 0) };
+    }
+    return { sequence: 0, digest: null, time: 0 };
+  }
+
+  write(shard: number, cursor: Cursor): void {
+    this.writeCursor.run(BigInt(shard), BigInt(cursor.sequence), cursor.digest, BigInt(Math.trunc(cursor.time)));
+  }
+
+  readOrigins(shard: number): Map<string, Seen> {
+    const rows = this.db.prepare(`SELECT origin, nonce, epoch, number FROM ${ORIGINS} WHERE shard = ?`).all(
+      BigInt(shard),
+    );
+    return new Map(rows.map(([origin, nonce, epoch, number]) => {
+      return [String(origin), { nonce: String(nonce), epoch: Number(epoch), number: Number(number) }];
+    }));
+  }
+
+  writeSeen(shard: number, origin: string, seen: Seen): void {
+    this.writeOrigin.run(BigInt(shard), origin, seen.nonce, BigInt(seen.epoch), BigInt(seen.number));
+  }
+
+  storePart(shard: number, origin: string, part: StoredPart): void {
+    this.writePart.run(BigInt(shard), origin, part.continues ? 1n : 0n, part.frame);
+  }
+
+  /** One at a time, so that a batch of any size needs the memory of one part. */
+  *parts(shard: number, origin: string): Generator<StoredPart> {
+    for (let at = 0n;;) {
+      const row = this.readPart.get(at, BigInt(shard), origin);
+      if (row === undefined) return;
+      at = row[0] as bigint;
+      yield { continues: Number(row[1]) === 1, frame: row[2] as Uint8Array };
+    }
+  }
+
+  dropParts(shard: number, origin: string): void {
+    if (this.hasParts.get() !== undefined) this.deleteParts.run(BigInt(shard), origin);
+  }
+}
+
+/** Cursors of all shards, in order. */
+export function readCursors(db: Database): number[] {
+  return db.prepare(`SELECT cursor FROM ${CURSORS} ORDER BY shard`).all().map(([cursor]) => Number(cursor));
+}

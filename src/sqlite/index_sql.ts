@@ -1,0 +1,65 @@
+/** Reads the parts of CREATE INDEX that no pragma tells: expressions and the WHERE of a partial index. */
+
+export interface IndexParts {
+  /** the indexed terms as written, without ASC and DESC */
+  readonly terms: readonly string[];
+  readonly where: string | null;
+}
+
+/** @param sql the text in sqlite_schema, which SQLite has parsed before */
+export function readIndexSql(sql: string): IndexParts {
+  const open = scan(sql, 0, (char) => char === "(");
+  const terms: string[] = [];
+  let from = open + 1;
+  for (;;) {
+    const end = scan(sql, from, (char) => char === "," || char === ")");
+    terms.push(sql.slice(from, end).trim().replace(/\s+(ASC|DESC)$/i, ""));
+    if (sql[end] === ")") return { terms, where: readWhere(sql.slice(end + 1)) };
+    from = end + 1;
+  }
+}
+
+function readWhere(rest: string): string | null {
+  const match = /^(?:\s|--[^\n]*\n|\/\*[\s\S]*?\*\/)*WHERE([\s\S]*)$/i.exec(rest);
+  return match ? match[1]!.trim().replace(/;$/, "") : null;
+}
+
+/**
+ * Position of the first character outside quotes, comments and parentheses that `wanted` accepts, from `start` on.
+ * Throws when there is none.
+ */
+export function scan(sql: string, start: number, wanted: (char: string) => boolean): number {
+  let depth = 0;
+  for (let i = start; i < sql.length; i++) {
+    const char = sql[i]!;
+    const skipped = skipQuoted(sql, i);
+    if (skipped > i) {
+      i = skipped - 1;
+    } else if (depth === 0 && wanted(char)) {
+      return i;
+    } else if (char === "(") {
+      depth++;
+    } else if (char === ")") {
+      depth--;
+    }
+  }
+  throw new Error(`Cannot read SQL: unexpected end of ${sql}`);
+}
+
+const CLOSING: Record<string, string> = { "'": "'", '"': '"', "`": "`", "[": "]" };
+
+/** The position after the quoted thing or comment that begins at `i`; `i` if none does. */
+export function skipQuoted(sql: string, i: number): number {
+  if (sql.startsWith("--", i)) return endOf(sql, "\n", i);
+  if (sql.startsWith("/*", i)) return endOf(sql, "*/", i + 2);
+  const closing = CLOSING[sql[i]!];
+  if (closing === undefined) return i;
+  let end = endOf(sql, closing, i + 1);
+  while (closing !== "]" && sql[end] === closing) end = endOf(sql, closing, end + 1);
+  return end;
+}
+
+function endOf(sql: string, closing: string, from: number): number {
+  const at = sql.indexOf(closing, from);
+  return at < 0 ? sql.length : at + closing.length;
+}

@@ -1,0 +1,152 @@
+/** Remembers every table, column and fingerprint this node ever had: a change for a name it once had is no mystery. */
+import type { TableShape } from "../change.ts";
+import type { Database } from "../database.ts";
+import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
+import { fold } from "./quote.ts";
+import type { Table } from "./schema.ts";
+
+export type TableState = "captured" | "excluded" | "dropped" | "renamed";
+
+export interface KnownTable {
+  readonly name: string;
+  readonly state: TableState;
+  readonly renamedTo: string | null;
+  /** of its change log, as long as there is one */
+  readonly shape: (TableShape & { collations: string[] }) | null;
+}
+
+export class Names {
+  readonly tables = new Map<string, KnownTable>();
+  /** folded table → folded column → what it is called now, null while it keeps its name */
+  private readonly columns = new Map<string, Map<string, string | null>>();
+  private readonly fingerprints = new Map<string, Set<string>>();
+
+  private constructor(private readonly db: Database) {}
+
+  static read(db: Database): Names {
+    const names = new Names(db);
+    for (
+      const [name, state, renamedTo, shape] of db.prepare(`SELECT name, state, renamed_to, shape FROM ${TABLES_TABLE}`)
+        .all()
+    ) {
+      names.tables.set(fold(String(name)), {
+        name: String(name),
+        state: String(state) as TableState,
+        renamedTo: renamedTo === null ? null : String(renamedTo),
+        shape: shape === null ? null : JSON.parse(String(shape)),
+      });
+    }
+    for (const [table, name, renamedTo] of db.prepare(`SELECT table_name, name, renamed_to FROM ${COLUMNS}`).all()) {
+      names.columnsOf(String(table)).set(String(name), renamedTo === null ? null : String(renamedTo));
+    }
+    for (const [table, fingerprint] of db.prepare(`SELECT table_name, fingerprint FROM ${FINGERPRINTS}`).all()) {
+      names.fingerprintsOf(String(table)).add(String(fingerprint));
+    }
+    return names;
+  }
+
+  /** Follows renames of a table to what it is called now. */
+  current(table: string): KnownTable | undefined {
+    let known = this.tables.get(fold(table));
+    for (let hops = 0; known?.state === "renamed" && hops < this.tables.size; hops++) {
+      known = this.tables.get(fold(known.renamedTo!));
+    }
+    return known;
+  }
+
+  /** What a column is called now: undefined if the table never had it, null if it is gone without a successor. */
+  currentColumn(table: string, column: string, present: ReadonlySet<string>): string | null | undefined {
+    const columns = this.columnsOf(table);
+    let name = fold(column);
+    for (let hops = 0; hops <= columns.size; hops++) {
+      if (present.has(name)) return name;
+      const next = columns.get(name);
+      if (next === undefined) return undefined;
+      if (next === null) return null;
+      name = fold(next);
+    }
+    return null;
+  }
+
+  hadFingerprint(table: string, fingerprint: string): boolean {
+    return this.fingerprintsOf(table).has(fingerprint);
+  }
+
+  /** Remembers a captured table as it is now; writes only what is new. */
+  rememberCaptured(table: Table): void {
+    const shape = {
+      table: table.name,
+      columns: [...table.columns],
+      key: [...table.keyIndexes],
+      fingerprint: table.fingerprint,
+      collations: [...table.collations],
+    };
+    this.put({ name: table.name, state: "captured", renamedTo: null, shape });
+    const columns = this.columnsOf(table.name);
+    for (const column of table.columns) {
+      if (columns.get(fold(column)) !== null) this.putColumn(table.name, column, null);
+    }
+    if (!this.hadFingerprint(table.name, table.fingerprint)) {
+      this.fingerprintsOf(table.name).add(table.fingerprint);
+      this.db.prepare(`INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`).run(fold(table.name), table.fingerprint);
+    }
+  }
+
+  rememberState(name: string, state: TableState, renamedTo: string | null = null): void {
+    this.put({
+      name,
+      state,
+      renamedTo,
+      shape: state === "dropped" ? this.tables.get(fold(name))?.shape ?? null : null,
+    });
+  }
+
+  renameColumn(table: string, then: string, now: string): void {
+    this.putColumn(table, then, now);
+  }
+
+  /** The new name of a table inherits the columns and fingerprints of the old one. */
+  renameTable(then: string, now: string): void {
+    for (const [column, renamedTo] of this.columnsOf(then)) this.putColumn(now, column, renamedTo);
+    for (const fingerprint of this.fingerprintsOf(then)) {
+      this.fingerprintsOf(now).add(fingerprint);
+      this.db.prepare(`INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`).run(fold(now), fingerprint);
+    }
+    this.rememberState(then, "renamed", now);
+  }
+
+  private put(known: KnownTable): void {
+    const before = this.tables.get(fold(known.name));
+    if (before !== undefined && JSON.stringify(before) === JSON.stringify(known)) return;
+    this.tables.set(fold(known.name), known);
+    const shape = known.shape === null ? null : JSON.stringify(known.shape);
+    if (before !== undefined && before.name !== known.name) {
+      this.db.prepare(`DELETE FROM ${TABLES_TABLE} WHERE name = ?`).run(before.name);
+    }
+    this.db.prepare(`INSERT OR REPLACE INTO ${TABLES_TABLE} VALUES (?, ?, ?, ?)`).run(
+      known.name,
+      known.state,
+      known.renamedTo,
+      shape,
+    );
+  }
+
+  private putColumn(table: string, column: string, renamedTo: string | null): void {
+    this.columnsOf(table).set(fold(column), renamedTo);
+    this.db.prepare(`INSERT OR REPLACE INTO ${COLUMNS} VALUES (?, ?, ?)`).run(fold(table), fold(column), renamedTo);
+  }
+
+  private columnsOf(table: string): Map<string, string | null> {
+    return entryOf(this.columns, fold(table), () => new Map<string, string | null>());
+  }
+
+  private fingerprintsOf(table: string): Set<string> {
+    return entryOf(this.fingerprints, fold(table), () => new Set<string>());
+  }
+}
+
+function entryOf<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  let value = map.get(key);
+  if (value === undefined) map.set(key, value = make());
+  return value;
+}

@@ -1,0 +1,65 @@
+/** Marmot's own tables in the replicated database, besides the change logs. */
+import type { Database } from "../database.ts";
+import { fold } from "./quote.ts";
+import { PREFIX } from "./schema.ts";
+
+/** Raised when an older Marmot could not read what this one writes. */
+export const FORMAT = 1;
+
+const TABLES: Record<string, string> = {
+  /** facts about this node: format, id, shards */
+  node: "(name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+  /** cursor of each shard, and the identity of the message it stands at */
+  cursors: "(shard INTEGER PRIMARY KEY, cursor INTEGER NOT NULL, digest TEXT, time INTEGER)",
+  /** last accepted message of each origin: the acceptance rule's memory */
+  origins:
+    "(shard INTEGER, origin TEXT, nonce TEXT, epoch INTEGER, number INTEGER, PRIMARY KEY (shard, origin)) WITHOUT ROWID",
+  /** accepted parts of batches whose last part has not come yet */
+  parts: "(id INTEGER PRIMARY KEY, shard INTEGER, origin TEXT, continues INTEGER, base INTEGER, frame BLOB)",
+  /** accepted changes that wait for this node's schema, in order */
+  parked: "(id INTEGER PRIMARY KEY, table_name TEXT, changes INTEGER, reason TEXT, frame BLOB)",
+  /** every table this node ever had, with the shape that its change log has now */
+  tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT) WITHOUT ROWID",
+  /** every column a captured table ever had */
+  columns: "(table_name TEXT, name TEXT, renamed_to TEXT, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
+  /** every fingerprint a captured table ever had */
+  fingerprints: "(table_name TEXT, fingerprint TEXT, PRIMARY KEY (table_name, fingerprint)) WITHOUT ROWID",
+};
+
+export const NODE_TABLE = `"${PREFIX}node"`;
+export const CURSORS = `"${PREFIX}cursors"`;
+export const ORIGINS = `"${PREFIX}origins"`;
+export const PARTS = `"${PREFIX}parts"`;
+export const PARKED = `"${PREFIX}parked"`;
+export const TABLES_TABLE = `"${PREFIX}tables"`;
+export const COLUMNS = `"${PREFIX}columns"`;
+export const FINGERPRINTS = `"${PREFIX}fingerprints"`;
+
+/** Makes those that are missing; `own` are the folded names of those that are there. */
+export function createOwnTables(db: Database, own: ReadonlyMap<string, unknown>): void {
+  for (const [name, columns] of Object.entries(TABLES)) {
+    if (!own.has(fold(PREFIX + name))) db.exec(`CREATE TABLE "${PREFIX}${name}"${columns}`);
+  }
+}
+
+export function readFact(db: Database, name: string): string | undefined {
+  const row = db.prepare(`SELECT value FROM ${NODE_TABLE} WHERE name = ?`).get(name);
+  return row === undefined ? undefined : String(row[0]);
+}
+
+export function writeFact(db: Database, name: string, value: string): void {
+  db.prepare(`INSERT INTO ${NODE_TABLE} VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`).run(
+    name,
+    value,
+  );
+}
+
+/** Does this database belong to a node, or did it ever? */
+export function hasOwnTables(db: Database): boolean {
+  return db.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = ?").get(`${PREFIX}node`) !== undefined;
+}
+
+/** What a clone must not have: it becomes a node of its own, and keeps only how the cluster is laid out. */
+export function forgetIdentity(db: Database): void {
+  db.exec(`DELETE FROM ${NODE_TABLE} WHERE name = 'id'`);
+}

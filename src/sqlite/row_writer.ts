@@ -1,0 +1,271 @@
+/** Writes rows of one table as the stream orders them: upsert, delete, and the rows that a UNIQUE value displaces. */
+import { SqlText, type SqlValue } from "../change.ts";
+import type { Database, DriverValue, Statement } from "../database.ts";
+import { canonicalKey } from "../shard.ts";
+import { scan } from "./index_sql.ts";
+import { id } from "./quote.ts";
+import type { Table } from "./schema.ts";
+import type { TriggerPolicy } from "./trigger_policy.ts";
+import { exactColumns, placeholder, readExact, type TextEncoding, toDriver } from "./values.ts";
+
+/** statements kept for a table; kinds × types of values that rows really have stay far below */
+const STATEMENT_LIMIT = 256;
+
+/** The columns of a table that a message carries. */
+export interface Carried {
+  /** indexes into the table's columns */
+  readonly columns: readonly number[];
+  /** for each of `columns`, and in the same order, its place in the message's values */
+  readonly places: readonly number[];
+}
+
+/** What a write touched besides its own row: keys of displaced rows. */
+export type Displaced = (row: readonly SqlValue[]) => void;
+
+export class RowWriter {
+  private readonly statements = new Map<string, Statement>();
+  private readonly twin: Twin | undefined;
+  private readonly name: string;
+  private readonly whereKey: readonly string[];
+  private readonly allColumns: string;
+
+  constructor(
+    private readonly db: Database,
+    readonly table: Table,
+    private readonly policy: TriggerPolicy,
+    private readonly encoding: TextEncoding,
+  ) {
+    this.name = `main.${id(table.name)}`;
+    this.whereKey = table.key.map(id);
+    this.allColumns = exactColumns(table.columns.map(id));
+    if (table.uniques.length > 0) this.twin = new Twin(db, table, encoding);
+  }
+
+  /** The row of a key, all columns; undefined if there is none. */
+  read(key: readonly SqlValue[]): SqlValue[] | undefined {
+    const row = this.statement(
+      "read",
+      key,
+      (marks) => `SELECT ${this.allColumns} FROM ${this.name} WHERE ${this.is(marks)}`,
+    )
+      .get(...this.bind(key));
+    return row === undefined ? undefined : readExact(row, 0, this.table.columns.length, this.encoding);
+  }
+
+  /**
+   * INSERT … ON CONFLICT: the fast way, for a table on which no trigger of the application fires. Throws on a clash of
+   * another UNIQUE value; nothing is changed then, and `upsert` does it.
+   */
+  insertOrUpdate(carried: Carried, values: readonly SqlValue[], key: readonly SqlValue[]): void {
+    const row = carried.places.map((place) => values[place]!);
+    const withKey = !this.keyIsExact(key);
+    const kind = `insert ${withKey} ${carried.columns.join()}`;
+    const statement = this.statement(kind, row, (marks) => this.insertSql(carried, marks, withKey));
+    this.policy.write(() => statement.run(...this.bind(row)));
+  }
+
+  /** UPDATE of what is carried. @returns whether the row was there */
+  updateBlind(carried: Carried, values: readonly SqlValue[], key: readonly SqlValue[]): boolean {
+    const withKey = !this.keyIsExact(key);
+    const set = carried.columns.map((_, i) => i).filter((i) =>
+      withKey || !this.table.keyIndexes.includes(carried.columns[i]!)
+    );
+    if (set.length === 0) return this.read(key) !== undefined;
+    return this.update(set.map((i) => carried.columns[i]!), set.map((i) => values[carried.places[i]!]!), key) > 0;
+  }
+
+  /**
+   * Upsert that looks first: leaves an identical row alone, writes only the columns that differ, and displaces what is
+   * in the way. @returns the row as it was, undefined if there was none
+   */
+  upsert(
+    carried: Carried,
+    values: readonly SqlValue[],
+    key: readonly SqlValue[],
+    displaced: Displaced,
+  ): SqlValue[] | undefined {
+    const before = this.read(key);
+    const row: (SqlValue | undefined)[] = before === undefined ? this.table.columns.map(() => undefined) : [...before];
+    carried.columns.forEach((column, i) => row[column] = values[carried.places[i]!]!);
+    if (before === undefined) {
+      this.displacing(row, displaced, () => this.insert(carried, values));
+    } else {
+      if (this.table.nullableKey && key.includes(null)) this.dropTwins(key, displaced);
+      const changed = carried.columns.filter((column) => !same(before[column]!, row[column]!));
+      if (changed.length > 0) {
+        this.displacing(row, displaced, () => this.update(changed, changed.map((column) => row[column]!), key));
+      }
+    }
+    return before;
+  }
+
+  /** @returns whether there was a row */
+  remove(key: readonly SqlValue[]): boolean {
+    const statement = this.statement("delete", key, (marks) => `DELETE FROM ${this.name} WHERE ${this.is(marks)}`);
+    return this.policy.write(() => statement.run(...this.bind(key))) > 0;
+  }
+
+  keyOf(row: readonly (SqlValue | undefined)[]): SqlValue[] {
+    return this.table.keyIndexes.map((index) => row[index] ?? null);
+  }
+
+  canonical(key: readonly SqlValue[]): string {
+    return canonicalKey(key, this.table.collations);
+  }
+
+  private insert(carried: Carried, values: readonly SqlValue[]): number {
+    const row = carried.places.map((place) => values[place]!);
+    const statement = this.statement(
+      `plain ${carried.columns.join()}`,
+      row,
+      (marks) => this.insertInto(carried, marks),
+    );
+    return this.policy.write(() => statement.run(...this.bind(row)));
+  }
+
+  private update(columns: readonly number[], values: readonly SqlValue[], key: readonly SqlValue[]): number {
+    const all = [...values, ...key];
+    const statement = this.statement(`update ${columns.join()}`, all, (marks) => {
+      const set = columns.map((column, i) => `${id(this.table.columns[column]!)} = ${marks[i]}`).join(", ");
+      return `UPDATE ${this.name} SET ${set} WHERE ${this.is(marks.slice(columns.length))}`;
+    });
+    return this.policy.write(() => statement.run(...this.bind(all)));
+  }
+
+  /** Runs `write`; where a UNIQUE value is in the way, deletes the other rows that hold it, and runs it again. */
+  private displacing(row: readonly (SqlValue | undefined)[], displaced: Displaced, write: () => number): void {
+    let changed: number;
+    try {
+      changed = write();
+    } catch (error) {
+      if (this.twin === undefined || !isUniqueViolation(error)) throw error;
+      const own = this.canonical(this.keyOf(row));
+      for (const key of this.twin.conflicts(row)) {
+        if (this.canonical(key) === own) continue;
+        const other = this.read(key);
+        if (other === undefined) continue;
+        displaced(other);
+        if (!this.remove(key)) throw new Error("a row that holds the same UNIQUE value can't be deleted");
+      }
+      changed = write();
+    }
+    if (changed === 0) throw new Error("a trigger of the application keeps the row from being written");
+  }
+
+  /** A key with NULL may stand in several rows; the stream knows one. */
+  private dropTwins(key: readonly SqlValue[], displaced: Displaced): void {
+    const count = () =>
+      Number(
+        this.statement("count", key, (marks) => `SELECT count(*) FROM ${this.name} WHERE ${this.is(marks)}`).get(
+          ...this.bind(key),
+        )![0],
+      );
+    while (count() > 1) {
+      displaced(this.read(key)!);
+      const one = `DELETE FROM ${this.name} WHERE rowid = (SELECT min(rowid) FROM ${this.name} WHERE `;
+      const statement = this.statement("delete one", key, (marks) => `${one}${this.is(marks)})`);
+      this.policy.write(() => statement.run(...this.bind(key)));
+    }
+  }
+
+  private insertInto(carried: Carried, marks: readonly string[]): string {
+    const columns = carried.columns.map((column) => id(this.table.columns[column]!));
+    return `INSERT INTO ${this.name}(${columns.join(", ")}) VALUES (${marks.join(", ")})`;
+  }
+
+  private insertSql(carried: Carried, marks: readonly string[], withKey: boolean): string {
+    const columns = carried.columns.filter((column) => withKey || !this.table.keyIndexes.includes(column)).map((
+      column,
+    ) => id(this.table.columns[column]!));
+    const action = columns.length === 0
+      ? "DO NOTHING"
+      : `DO UPDATE SET ${columns.map((column) => `${column} = excluded.${column}`).join(", ")}`;
+    return `${this.insertInto(carried, marks)} ON CONFLICT (${this.whereKey.join(", ")}) ${action}`;
+  }
+
+  /** Equal keys may differ in bytes (NOCASE, 1 and 1.0), and then the key is written too. */
+  private keyIsExact(key: readonly SqlValue[]): boolean {
+    if (this.table.assignedKey) return true;
+    return key.every((value, i) => {
+      return typeof value !== "number" && typeof value !== "bigint" &&
+        this.table.collations[i]!.toUpperCase() === "BINARY";
+    });
+  }
+
+  private is(marks: readonly string[]): string {
+    return this.whereKey.map((column, i) => `${column} IS ${marks[i]}`).join(" AND ");
+  }
+
+  private statement(kind: string, values: readonly SqlValue[], sql: (marks: string[]) => string): Statement {
+    let name = `${kind} `;
+    for (const value of values) name += value instanceof SqlText ? "t" : ".";
+    let statement = this.statements.get(name);
+    if (statement === undefined) {
+      if (this.statements.size >= STATEMENT_LIMIT) this.statements.clear();
+      statement = this.db.prepare(sql(values.map((value) => placeholder(value instanceof SqlText))));
+      this.statements.set(name, statement);
+    }
+    return statement;
+  }
+
+  private bind(values: readonly SqlValue[]): DriverValue[] {
+    return values.map((value) => toDriver(value, this.encoding));
+  }
+}
+
+/** Same storage class, same bytes. */
+export function same(a: SqlValue, b: SqlValue): boolean {
+  if (a instanceof SqlText) return b instanceof SqlText && sameBytes(a.bytes, b.bytes);
+  if (a instanceof Uint8Array) return b instanceof Uint8Array && sameBytes(a, b);
+  return Object.is(a, b);
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+export function isUniqueViolation(error: unknown): boolean {
+  return error instanceof Error && /UNIQUE constraint failed|PRIMARY KEY must be unique/.test(error.message);
+}
+
+/**
+ * An empty TEMP copy of a table that takes the row to be written, so that SQLite itself computes what a UNIQUE index
+ * over expressions, generated columns or a part of the rows would hold for it.
+ */
+class Twin {
+  private readonly name: string;
+  private readonly queries: Statement[];
+
+  constructor(private readonly db: Database, private readonly table: Table, private readonly encoding: TextEncoding) {
+    this.name = `temp.${id(`marmot_twin_${table.name}`)}`;
+    const rest = table.sql.slice(scan(table.sql, 0, (char) => char === "("));
+    db.exec(`DROP TABLE IF EXISTS ${this.name}`);
+    db.exec(`CREATE TABLE ${this.name}${rest}`);
+    const key = exactColumns(table.key.map(id));
+    this.queries = table.uniques.map(({ terms, where }) => {
+      const equal = terms.map(({ sql, collation }) =>
+        `${sql} COLLATE ${id(collation)} = (SELECT ${sql} FROM ${this.name})`
+      );
+      if (where !== null) equal.push(`(${where})`, `(SELECT (${where}) FROM ${this.name})`);
+      return db.prepare(`SELECT ${key} FROM main.${id(table.name)} WHERE ${equal.join(" AND ")}`);
+    });
+  }
+
+  /**
+   * Keys of the rows that hold one of `row`'s UNIQUE values, its own perhaps among them.
+   * @param row undefined where the column takes its default
+   */
+  conflicts(row: readonly (SqlValue | undefined)[]): SqlValue[][] {
+    this.db.exec(`DELETE FROM ${this.name}`);
+    const names = this.table.columns.filter((_, i) => row[i] !== undefined).map(id);
+    const values = row.filter((value) => value !== undefined);
+    const marks = values.map((value) => placeholder(value instanceof SqlText));
+    const into = `INSERT INTO ${this.name}(${names.join(", ")}) VALUES (${marks.join(", ")})`;
+    this.db.prepare(into).run(...values.map((value) => toDriver(value, this.encoding)));
+    return this.queries.flatMap((query) =>
+      query.all().map((found) => readExact(found, 0, this.table.key.length, this.encoding))
+    );
+  }
+}

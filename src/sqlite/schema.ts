@@ -1,0 +1,235 @@
+/** Reads the schema of the application's database: what can be captured, and why the rest can't. */
+import { createHash } from "node:crypto";
+import type { Database } from "../database.ts";
+import { readIndexSql } from "./index_sql.ts";
+import { fold, id } from "./quote.ts";
+import type { TextEncoding } from "./values.ts";
+
+/** Everything that Marmot adds to a database has a name that begins so. */
+export const PREFIX = "__marmot__";
+
+export interface UniqueTerm {
+  /** SQL over the table's own columns */
+  readonly sql: string;
+  readonly collation: string;
+}
+
+/** A UNIQUE constraint or index besides the primary key. */
+export interface Unique {
+  readonly name: string;
+  readonly terms: readonly UniqueTerm[];
+  /** the condition of a partial index */
+  readonly where: string | null;
+}
+
+export interface Table {
+  readonly name: string;
+  /** columns that travel, in declared order: not the generated ones */
+  readonly columns: readonly string[];
+  /** SQL of each column's DEFAULT, "NULL" where it has none */
+  readonly defaults: readonly string[];
+  /** primary key columns in key order; ["rowid"] for a table without one (--rowid-tables) */
+  readonly key: readonly string[];
+  /** indexes of `key` in `columns` */
+  readonly keyIndexes: readonly number[];
+  readonly collations: readonly string[];
+  /** the key can hold NULL, as SQLite lets any key but that of WITHOUT ROWID and INTEGER PRIMARY KEY */
+  readonly nullableKey: boolean;
+  readonly uniques: readonly Unique[];
+  /** INTEGER PRIMARY KEY: the database assigns it */
+  readonly assignedKey: boolean;
+  /** some foreign key on this table has an action for UPDATE: NEW may be stale in our trigger */
+  readonly cascadesOnUpdate: boolean;
+  /** CREATE TABLE as written */
+  readonly sql: string;
+  readonly fingerprint: string;
+}
+
+export interface SkippedTable {
+  readonly name: string;
+  readonly reason: string;
+}
+
+export interface Trigger {
+  readonly name: string;
+  readonly table: string;
+  readonly sql: string;
+  /** place in sqlite_schema; SQLite fires the highest first */
+  readonly order: number;
+}
+
+export interface Schema {
+  readonly encoding: TextEncoding;
+  /** by folded name; Marmot's own are left out */
+  readonly tables: ReadonlyMap<string, Table>;
+  readonly skipped: readonly SkippedTable[];
+  readonly triggers: readonly Trigger[];
+  /** Marmot's own tables: folded name → columns */
+  readonly own: ReadonlyMap<string, readonly string[]>;
+}
+
+/** PRAGMA schema_version: counts every change of the schema, by anyone. */
+export function schemaVersion(db: Database): number {
+  return Number(db.prepare("PRAGMA main.schema_version").get()![0]);
+}
+
+interface ColumnRow {
+  name: string;
+  type: string;
+  notNull: boolean;
+  defaultSql: string | null;
+  keyPlace: number;
+  hidden: number;
+}
+
+interface TableRow {
+  name: string;
+  type: string;
+  withoutRowid: boolean;
+  columns: ColumnRow[];
+  indexes: IndexRow[];
+  cascades: boolean;
+}
+
+interface IndexRow {
+  name: string;
+  origin: string;
+  terms: { column: string | null; cid: number; collation: string }[];
+}
+
+/** Reads the whole schema; a few queries, whatever the number of tables. */
+export function readSchema(db: Database, rowidTables: boolean): Schema {
+  const sqlOf = new Map<string, string>();
+  const triggers: Trigger[] = [];
+  const objects = db.prepare("SELECT type, name, tbl_name, sql, rowid FROM main.sqlite_schema ORDER BY rowid").all();
+  for (const [type, name, table, sql, order] of objects) {
+    if (type === "trigger") {
+      triggers.push({ name: String(name), table: String(table), sql: String(sql), order: Number(order) });
+    } else if (sql !== null) {
+      sqlOf.set(`${type} ${fold(String(name))}`, String(sql));
+    }
+  }
+  const tables = new Map<string, Table>();
+  const skipped: SkippedTable[] = [];
+  const own = new Map<string, string[]>();
+  for (const row of readTables(db)) {
+    if (fold(row.name).startsWith(PREFIX)) {
+      own.set(fold(row.name), row.columns.map((column) => column.name));
+      continue;
+    }
+    const reason = whyNotCaptured(row, rowidTables);
+    if (reason !== undefined) skipped.push({ name: row.name, reason });
+    else tables.set(fold(row.name), describe(row, sqlOf));
+  }
+  const encoding = String(db.prepare("PRAGMA main.encoding").get()![0]) as TextEncoding;
+  return { encoding, tables, skipped, triggers, own };
+}
+
+function whyNotCaptured(row: TableRow, rowidTables: boolean): string | undefined {
+  if (row.type === "virtual") {
+    return "it is a virtual table: its content is rebuilt on each node by triggers or by the application";
+  }
+  if (row.type === "shadow") return "it belongs to a virtual table";
+  if (row.columns.some((column) => column.keyPlace > 0) || rowidTables) return undefined;
+  return "it has no primary key (--rowid-tables captures it by rowid: rows that two nodes add take each other's place)";
+}
+
+function readTables(db: Database): TableRow[] {
+  const rows = new Map<string, TableRow>();
+  const list =
+    `SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'`;
+  for (const [name, type, withoutRowid] of db.prepare(list).all()) {
+    rows.set(String(name), {
+      name: String(name),
+      type: String(type),
+      withoutRowid: Number(withoutRowid) === 1,
+      columns: [],
+      indexes: [],
+      cascades: false,
+    });
+  }
+  const from = `FROM (${list} AND type = 'table') AS l`;
+  const columns =
+    `SELECT l.name, c.name, c.type, c."notnull", c.dflt_value, c.pk, c.hidden ${from}, pragma_table_xinfo(l.name) AS c ORDER BY l.name, c.cid`;
+  for (const [table, name, type, notNull, dflt, pk, hidden] of db.prepare(columns).all()) {
+    rows.get(String(table))!.columns.push({
+      name: String(name),
+      type: String(type),
+      notNull: Number(notNull) === 1,
+      defaultSql: dflt === null ? null : String(dflt),
+      keyPlace: Number(pk),
+      hidden: Number(hidden),
+    });
+  }
+  const indexes =
+    `SELECT l.name, i.name, i.origin, x.name, x.cid, x.coll ${from}, pragma_index_list(l.name) AS i, pragma_index_xinfo(i.name) AS x WHERE i."unique" = 1 AND x.key = 1 ORDER BY l.name, i.name, x.seqno`;
+  for (const [table, name, origin, column, cid, coll] of db.prepare(indexes).all()) {
+    const list = rows.get(String(table))!.indexes;
+    if (list.at(-1)?.name !== String(name)) list.push({ name: String(name), origin: String(origin), terms: [] });
+    const term = { column: column === null ? null : String(column), cid: Number(cid), collation: String(coll) };
+    list.at(-1)!.terms.push(term);
+  }
+  const keys =
+    `SELECT DISTINCT f."table" ${from}, pragma_foreign_key_list(l.name) AS f WHERE f.on_update NOT IN ('NO ACTION', 'RESTRICT')`;
+  const parents = new Set(db.prepare(keys).all().map(([parent]) => fold(String(parent))));
+  for (const row of rows.values()) row.cascades = parents.has(fold(row.name));
+  return [...rows.values()];
+}
+
+function describe(row: TableRow, sqlOf: Map<string, string>): Table {
+  const travelling = row.columns.filter((column) => column.hidden === 0);
+  const keyColumns = travelling.filter((column) => column.keyPlace > 0).sort((a, b) => a.keyPlace - b.keyPlace);
+  const byRowid = keyColumns.length === 0;
+  const key = byRowid ? [rowidName(row)] : keyColumns.map((column) => column.name);
+  const columns = byRowid ? [key[0]!, ...travelling.map((c) => c.name)] : travelling.map((c) => c.name);
+  const defaults = travelling.map((column) => column.defaultSql ?? "NULL");
+  const keyIndex = row.indexes.find((index) => index.origin === "pk");
+  const assignedKey = !byRowid && keyIndex === undefined && !row.withoutRowid;
+  const collations = key.map((_, place) => keyIndex?.terms[place]?.collation ?? "BINARY");
+  const uniques = row.indexes.filter((index) => index.origin !== "pk").map((index) => describeUnique(index, sqlOf));
+  return {
+    name: row.name,
+    columns,
+    defaults: byRowid ? ["NULL", ...defaults] : defaults,
+    key,
+    keyIndexes: key.map((name) => columns.indexOf(name)),
+    collations,
+    nullableKey: !byRowid && !assignedKey && !row.withoutRowid && keyColumns.some((column) => !column.notNull),
+    uniques,
+    assignedKey,
+    cascadesOnUpdate: row.cascades,
+    sql: sqlOf.get(`table ${fold(row.name)}`) ?? "",
+    fingerprint: fingerprint(key, collations, uniques),
+  };
+}
+
+/** A name for the rowid that no column of the table hides. */
+function rowidName(row: TableRow): string {
+  const taken = new Set(row.columns.map((column) => fold(column.name)));
+  return ["rowid", "_rowid_", "oid"].find((name) => !taken.has(name)) ?? "rowid";
+}
+
+function describeUnique(index: IndexRow, sqlOf: Map<string, string>): Unique {
+  const sql = sqlOf.get(`index ${fold(index.name)}`);
+  const parts = sql === undefined ? { terms: [], where: null } : readIndexSql(sql);
+  const terms = index.terms.map((term, place) => ({
+    sql: term.column === null ? (term.cid === -1 ? "rowid" : `(${parts.terms[place]})`) : id(term.column),
+    collation: term.collation,
+  }));
+  return { name: index.name, terms, where: parts.where };
+}
+
+/**
+ * Two nodes whose tables have the same fingerprint agree about which rows are the same and which displace each other.
+ * 16 hex digits of sha256.
+ */
+function fingerprint(key: readonly string[], collations: readonly string[], uniques: readonly Unique[]): string {
+  const plain = (sql: string) => fold(sql).replace(/\s+/g, " ");
+  const sets = uniques.map(({ terms, where }) => [
+    terms.map((term) => [plain(term.sql), fold(term.collation)]),
+    where === null ? null : plain(where),
+  ]);
+  const ordered = sets.map((set) => JSON.stringify(set)).sort();
+  const all = JSON.stringify([key.map(fold), collations.map(fold), [...new Set(ordered)]]);
+  return createHash("sha256").update(all).digest("hex").slice(0, 16);
+}

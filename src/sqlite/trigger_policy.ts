@@ -1,0 +1,207 @@
+/**
+ * What the application's triggers may do on the applying connection (I5). Their writes into captured tables were captured
+ * at the origin and arrive by themselves; what they write elsewhere (an FTS5 index, a table that is not replicated) must
+ * happen here. SQLite's authorizer, called while a statement is compiled, tells what each trigger does and can leave an
+ * INSERT or a SELECT out of it. It can't stop DELETE and UPDATE: TEMP triggers that fire first skip those rows.
+ */
+import { constants } from "node:sqlite";
+import type { Database } from "../database.ts";
+import { scan } from "./index_sql.ts";
+import { fold, id } from "./quote.ts";
+import { PREFIX, type Schema, type Table, type Trigger } from "./schema.ts";
+
+const { SQLITE_OK, SQLITE_IGNORE, SQLITE_INSERT, SQLITE_DELETE, SQLITE_UPDATE, SQLITE_SELECT, SQLITE_FUNCTION } =
+  constants;
+
+const GUARD = "marmot_guard_";
+const NESTED = "marmot_nested";
+
+/** What a trigger does, as SQLite's compiler told. */
+interface Learned {
+  readonly inserts: Set<string>;
+  /** deletes and updates */
+  readonly changes: Set<string>;
+  readonly functions: Set<string>;
+}
+
+export interface TablePolicy {
+  /** some trigger of the application fires on this table */
+  readonly hasTriggers: boolean;
+  /** why changes can't be applied to it */
+  readonly problem: string | undefined;
+}
+
+export class TriggerPolicy {
+  private learning = false;
+  private readonly learned = new Map<string, Learned>();
+  /** functions used outside triggers, while one table is learned */
+  private outside = new Set<string>();
+  private readonly silenced = new Set<string>();
+  /** silenced triggers whose SELECT statements can be left out as well */
+  private readonly mute = new Set<string>();
+  private readonly guarded = new Set<string>();
+  private readonly stubs = new Set<string>();
+  private readonly policies = new Map<string, TablePolicy>();
+  private readonly triggers: ReadonlyMap<string, Trigger>;
+  /** the next row that fires a guard is the one Marmot writes itself */
+  private armed = false;
+
+  constructor(
+    private readonly db: Database,
+    private schema: Schema,
+    private readonly captured: ReadonlyMap<string, Table>,
+  ) {
+    this.triggers = new Map(schema.triggers.map((trigger) => [trigger.name, trigger]));
+    db.function(NESTED, false, () => {
+      const own = this.armed;
+      this.armed = false;
+      return own ? 0n : 1n;
+    });
+    this.dropGuards();
+    db.setAuthorizer((action, first, _second, _database, trigger) => this.authorize(action, first, _second, trigger));
+  }
+
+  /** Runs one of Marmot's own row writes: the guards let its row pass, and no other. */
+  write<T>(statement: () => T): T {
+    this.armed = true;
+    try {
+      return statement();
+    } finally {
+      this.armed = false;
+    }
+  }
+
+  /** Learns what writing to a table sets off. Outside of transactions: it makes TEMP triggers. */
+  of(table: Table): TablePolicy {
+    let policy = this.policies.get(fold(table.name));
+    if (policy === undefined) this.policies.set(fold(table.name), policy = this.learn(table));
+    return policy;
+  }
+
+  private authorize(action: number, first: string | null, second: string | null, trigger: string | null): number {
+    if (this.learning) {
+      this.record(action, first, second, trigger);
+      return SQLITE_OK;
+    }
+    if (trigger === null || trigger.startsWith(GUARD)) return SQLITE_OK;
+    if (action === SQLITE_INSERT && first !== null) {
+      const own = fold(first).startsWith(PREFIX);
+      if (own || this.captured.has(fold(first)) || this.silenced.has(trigger)) return SQLITE_IGNORE;
+    }
+    return action === SQLITE_SELECT && this.mute.has(trigger) ? SQLITE_IGNORE : SQLITE_OK;
+  }
+
+  private record(action: number, first: string | null, second: string | null, trigger: string | null): void {
+    if (trigger === null) {
+      if (action === SQLITE_FUNCTION && second !== null) this.outside.add(fold(second));
+      return;
+    }
+    if (trigger.startsWith(GUARD) || trigger.startsWith(PREFIX)) return;
+    let learned = this.learned.get(trigger);
+    if (learned === undefined) {
+      this.learned.set(trigger, learned = { inserts: new Set(), changes: new Set(), functions: new Set() });
+    }
+    if (action === SQLITE_INSERT) learned.inserts.add(fold(first!));
+    if (action === SQLITE_DELETE || action === SQLITE_UPDATE) learned.changes.add(fold(first!));
+    if (action === SQLITE_FUNCTION) learned.functions.add(fold(second!));
+  }
+
+  private learn(table: Table): TablePolicy {
+    const problem = this.compileAll(table);
+    for (const [name, learned] of this.learned) this.judge(name, learned);
+    const missing = [...this.outside].find((name) => this.stubs.has(name)) ?? this.missingInTriggers();
+    return {
+      hasTriggers: [...this.triggers.values()].some((t) =>
+        fold(t.table) === fold(table.name) && !t.name.startsWith(PREFIX)
+      ),
+      problem: problem ??
+        (missing === undefined ? undefined : `the function ${missing}() is known to the application only`),
+    };
+  }
+
+  /** Compiles a statement of each kind; functions that are missing get a stub, so that the rest can be compiled. */
+  private compileAll(table: Table): string | undefined {
+    this.outside = new Set();
+    this.learning = true;
+    try {
+      const columns = table.columns.map(id);
+      const name = `main.${id(table.name)}`;
+      this.compile(`INSERT INTO ${name}(${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`);
+      this.compile(`UPDATE ${name} SET ${columns.map((column) => `${column} = ?`).join(", ")}`);
+      this.compile(`DELETE FROM ${name}`);
+      return undefined;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    } finally {
+      this.learning = false;
+    }
+  }
+
+  private compile(sql: string): void {
+    for (;;) {
+      try {
+        this.db.prepare(sql);
+        return;
+      } catch (error) {
+        const missing = /no such function: (\S+)/.exec(String(error))?.[1];
+        if (missing === undefined || this.stubs.has(fold(missing))) throw error;
+        this.stubs.add(fold(missing));
+        this.db.function(missing, true, () => null);
+      }
+    }
+  }
+
+  private judge(name: string, learned: Learned): void {
+    const targets = [...learned.inserts, ...learned.changes];
+    if (targets.every((target) => this.captured.has(target) || target.startsWith(PREFIX))) {
+      this.silenced.add(name);
+      const trigger = this.triggers.get(name);
+      if (trigger !== undefined && !selectsInside(trigger.sql)) this.mute.add(name);
+    }
+    for (const target of learned.changes) this.guard(target);
+  }
+
+  private guard(folded: string): void {
+    const table = this.captured.get(folded);
+    if (table === undefined || this.guarded.has(folded)) return;
+    this.guarded.add(folded);
+    for (const event of ["UPDATE", "DELETE"]) {
+      this.db.exec(
+        `CREATE TEMP TRIGGER ${id(`${GUARD}${event}_${table.name}`)} BEFORE ${event} ON main.${id(table.name)} ` +
+          `WHEN ${NESTED}() BEGIN SELECT RAISE(IGNORE); END`,
+      );
+    }
+  }
+
+  private dropGuards(): void {
+    const guards = this.db.prepare("SELECT name FROM temp.sqlite_schema WHERE type = 'trigger'").all();
+    for (const [name] of guards) this.db.exec(`DROP TRIGGER temp.${id(String(name))}`);
+  }
+
+  private missingInTriggers(): string | undefined {
+    for (const [name, learned] of this.learned) {
+      if (this.silenced.has(name)) continue;
+      const missing = [...learned.functions].find((used) => this.stubs.has(used));
+      if (missing !== undefined) return missing;
+    }
+    return undefined;
+  }
+}
+
+/**
+ * Has a trigger a SELECT inside another statement or in its WHEN? Those can't be left out: what contains them would be
+ * compiled without its operand (seen: a loop without end).
+ */
+function selectsInside(sql: string): boolean {
+  const begin = /\bBEGIN\b/i.exec(sql);
+  if (begin === null) return true;
+  if (/\bSELECT\b/i.test(sql.slice(0, begin.index))) return true;
+  const body = `${sql.slice(begin.index + "BEGIN".length)};`;
+  for (let from = 0; from < body.length;) {
+    const end = scan(body, from, (char) => char === ";");
+    const step = body.slice(from, end).trim();
+    if (!/^(SELECT|INSERT|REPLACE)\b/i.test(step) && /\bSELECT\b/i.test(step)) return true;
+    from = end + 1;
+  }
+  return false;
+}

@@ -1,0 +1,121 @@
+/** What a node says of itself: while it runs, and from outside. */
+import { join } from "node:path";
+import { findDatabase, isRunning, type NodePlace, readIfThere, writeWhole } from "./place.ts";
+import { openDatabase } from "./sqlite/connection.ts";
+import { hasOwnTables, readFact } from "./sqlite/own_tables.ts";
+import { type ParkedTable, readParked } from "./sqlite/parked.ts";
+import { readCursors } from "./sqlite/cursors.ts";
+import { countPending } from "./sqlite/change_log.ts";
+
+export interface ShardStatus {
+  readonly stream: string;
+  /** last applied stream sequence */
+  readonly cursor: number;
+  /** last sequence of the stream, as far as this node knows */
+  readonly end: number;
+  readonly publisher: string;
+  /** why the shard does not go on */
+  readonly stopped: string | null;
+}
+
+/** As the running node knows it; also written to status.json beside the database. */
+export interface NodeStatus {
+  readonly id: string;
+  readonly pid: number;
+  readonly connected: boolean;
+  readonly broker: string | null;
+  readonly shards: readonly ShardStatus[];
+  /** why the node as a whole does not go on, such as a full disk */
+  readonly stops: readonly string[];
+  readonly parked: readonly ParkedTable[];
+  readonly excluded: readonly { readonly name: string; readonly reason: string }[];
+}
+
+export interface StatusReport {
+  readonly db: string;
+  readonly running: boolean;
+  /** undefined: this database was never replicated */
+  readonly node: string | undefined;
+  readonly connected: boolean;
+  readonly broker: string | null;
+  readonly shards: readonly ShardStatus[];
+  /** entries that have not come back through the stream, by table */
+  readonly pending: readonly { readonly table: string; readonly entries: number }[];
+  readonly parked: readonly ParkedTable[];
+  readonly stops: readonly string[];
+  readonly excluded: readonly { readonly name: string; readonly reason: string }[];
+}
+
+export function statusFile({ folder }: NodePlace): string {
+  return join(folder, "status.json");
+}
+
+export function writeStatus(place: NodePlace, status: NodeStatus): void {
+  writeWhole(statusFile(place), `${JSON.stringify(status)}\n`);
+}
+
+/** Reads the database and, while a Marmot runs, what it last wrote. @throws MarmotError when there is no database */
+export function readStatus(dbPath: string): Promise<StatusReport> {
+  const place = findDatabase(dbPath, false);
+  const running = isRunning(place);
+  const written = readIfThere(statusFile(place));
+  const last = written === undefined ? undefined : JSON.parse(written) as NodeStatus;
+  const db = openDatabase(place.dbPath, { readOnly: true, busyTimeoutMs: 5_000 });
+  try {
+    const known = hasOwnTables(db);
+    const cursors = known ? readCursors(db) : [];
+    return Promise.resolve({
+      db: place.dbPath,
+      running,
+      node: known ? readFact(db, "id") : undefined,
+      connected: running && (last?.connected ?? false),
+      broker: last?.broker ?? null,
+      shards: last === undefined
+        ? cursors.map(unknownShard)
+        : last.shards.map((shard, i) => withCursor(shard, cursors[i])),
+      pending: known ? countPending(db) : [],
+      parked: known ? readParked(db) : [],
+      stops: last?.stops ?? [],
+      excluded: last?.excluded ?? [],
+    });
+  } finally {
+    db.close();
+  }
+}
+
+function unknownShard(cursor: number): ShardStatus {
+  return { stream: "", cursor, end: cursor, publisher: "stopped", stopped: null };
+}
+
+function withCursor(shard: ShardStatus, cursor: number | undefined): ShardStatus {
+  const at = cursor ?? shard.cursor;
+  return { ...shard, cursor: at, end: Math.max(at, shard.end) };
+}
+
+export function formatStatus(report: StatusReport): string {
+  const lines = [
+    `database   ${report.db}`,
+    `node       ${report.node ?? "never replicated"}`,
+    `marmot     ${report.running ? "running" : "not running"}`,
+    `broker     ${report.broker ?? "unknown"}${report.running ? (report.connected ? " (connected)" : " (away)") : ""}`,
+  ];
+  for (const { stream, cursor, end, publisher, stopped } of report.shards) {
+    lines.push(
+      `shard      ${stream} cursor ${cursor} of ${end}, publisher ${publisher}${
+        stopped === null ? "" : `; stopped: ${stopped}`
+      }`,
+    );
+  }
+  const total = report.pending.reduce((sum, { entries }) => sum + entries, 0);
+  lines.push(
+    `pending    ${total}${
+      total === 0 ? "" : ` (${report.pending.map(({ table, entries }) => `${table} ${entries}`).join(", ")})`
+    }`,
+  );
+  for (const { table, changes, reason } of report.parked) {
+    lines.push(`parked     ${table}: ${changes} changes: ${reason}`);
+  }
+  for (const reason of report.stops) lines.push(`stopped    ${reason}`);
+  for (const { name, reason } of report.excluded) lines.push(`excluded   ${name}: ${reason}`);
+  return lines.join("\n");
+}
