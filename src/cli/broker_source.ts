@@ -1,5 +1,4 @@
 /** Where a node's broker comes from: a NATS server of the user's, or the embedded one, which starts when it is needed. */
-import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import type { Broker } from "../broker.ts";
 import type { Config } from "../config.ts";
@@ -14,7 +13,6 @@ import { joinCommands, type JoinInfo, joinInfo, rememberJoin } from "./join.ts";
 import { natsAuth } from "./read_config.ts";
 
 const EVERY_ADDRESS = ["0.0.0.0", "::"];
-const CREDS_MARK = "BEGIN NATS USER JWT";
 
 export interface BrokerSource {
   /** Rejects with BrokerUnreachableError when the same call may succeed later, with another MarmotError when it won't. */
@@ -92,7 +90,7 @@ class EmbeddedSource {
 
   /** Once; a start that failed may be tried again. */
   async #start({ folder }: NodePlace): Promise<EmbeddedServer> {
-    this.#starting ??= serverOptions(this.effective.config, folder).then((options) => startServer(options, this.log));
+    this.#starting ??= startServer(serverOptions(this.effective.config, folder), this.log);
     try {
       return this.#server = await this.#starting;
     } finally {
@@ -129,7 +127,7 @@ function tls({ natsCa, natsCert, natsKey }: Config): BrokerOptions["tls"] {
   };
 }
 
-async function serverOptions(config: Config, folder: string): Promise<ServerOptions> {
+function serverOptions(config: Config, folder: string): ServerOptions {
   const address = (text: string | undefined) => text === undefined ? undefined : parseHostPort(text);
   const clusterListen = address(config.clusterAddr);
   return {
@@ -137,18 +135,9 @@ async function serverOptions(config: Config, folder: string): Promise<ServerOpti
     program: config.natsServer,
     listen: address(config.listen),
     cluster: clusterListen && { name: config.clusterName, listen: clusterListen, peers: config.clusterPeers },
-    leaf: config.leafUrl.length === 0
-      ? undefined
-      : { urls: config.leafUrl, credentials: await leafCredentials(config.natsCredentials) },
+    leaf: config.leafUrl.length === 0 ? undefined : { urls: config.leafUrl, credentialsFile: config.natsCredentials },
     leafListen: address(config.leafAddr),
   };
-}
-
-async function leafCredentials(file: string | undefined): Promise<NonNullable<ServerOptions["leaf"]>["credentials"]> {
-  if (file === undefined) return undefined;
-  // A file that can't be read is the server's to complain about.
-  const text = await readFile(file, "utf8").catch(() => "");
-  return { file, kind: text.includes(CREDS_MARK) ? "creds" : "nkey" };
 }
 
 /** A broker that listens on every address is reached by the name of this machine. */
