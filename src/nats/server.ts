@@ -22,6 +22,7 @@ import {
   type BrokerState,
   clusterSecret,
   hasStreams,
+  leafLogin,
   makeFolders,
   newServerName,
   readState,
@@ -121,11 +122,12 @@ async function prepare(options: ServerOptions, files: BrokerFiles, log: Log): Pr
       });
     }
   }
-  const { leaf, leafListen } = options;
+  const login = options.leaf?.credentialsFile === undefined ? undefined : await leafLogin(options.leaf.credentialsFile);
+  const leaf = options.leaf === undefined ? undefined : { urls: options.leaf.urls, login };
   const serverName = state?.serverName ?? newServerName();
   return {
     options,
-    configuration: { serverName, publicKey: await userPublicKey(files), cluster, leaf, leafListen },
+    configuration: { serverName, publicKey: await userPublicKey(files), cluster, leaf, leafListen: options.leafListen },
     mode,
     state,
   };

@@ -26,8 +26,14 @@ export interface LeafOptions {
   /** addresses of a hub's leaf node listener: `nats-leaf://host:7422`, `tls://…` */
   readonly urls: readonly string[];
   /** for the hub: a .creds file, or one with an nkey user seed */
-  readonly credentials?: { readonly file: string; readonly kind: "creds" | "nkey" } | undefined;
+  readonly credentialsFile?: string | undefined;
 }
+
+/** What a leaf node shows its hub: nats-server reads the one from its file, and wants the other in its configuration. */
+export type LeafLogin = { readonly kind: "creds"; readonly file: string } | {
+  readonly kind: "nkey";
+  readonly seed: string;
+};
 
 export interface Configuration {
   readonly serverName: string;
@@ -35,7 +41,7 @@ export interface Configuration {
   readonly publicKey: string;
   readonly cluster?: (ClusterOptions & { readonly secret: string }) | undefined;
   /** the streams are the hub's, so there is no JetStream here */
-  readonly leaf?: LeafOptions | undefined;
+  readonly leaf?: { readonly urls: readonly string[]; readonly login?: LeafLogin | undefined } | undefined;
   /** where leaf nodes of others connect */
   readonly leafListen?: HostPort | undefined;
 }
@@ -105,10 +111,9 @@ function leafLines({ leaf, leafListen }: Configuration): string[] {
   if (leafListen !== undefined) lines.push(`  listen: ${quoted(hostPort(leafListen))}`);
   if (leaf !== undefined) {
     lines.push("  remotes: [", "    {", `      urls: [ ${leaf.urls.map((url) => quoted(url)).join(", ")} ]`);
-    const { credentials } = leaf;
-    if (credentials !== undefined) {
-      lines.push(`      ${credentials.kind === "creds" ? "credentials" : "nkey"}: ${quoted(credentials.file)}`);
-    }
+    const { login } = leaf;
+    if (login?.kind === "creds") lines.push(`      credentials: ${quoted(login.file)}`);
+    if (login?.kind === "nkey") lines.push(`      nkey: ${quoted(login.seed)}`);
     lines.push("    }", "  ]");
   }
   return [...lines, "}"];
