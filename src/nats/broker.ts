@@ -8,8 +8,10 @@ import { connectNats, type NatsLink, type NatsOptions } from "./connect.ts";
 import { openRegistry } from "./registry.ts";
 import { ensureStreams, planStreams, type StreamsOptions } from "./streams.ts";
 
-/** how long a call to JetStream's API may take */
-const API_TIMEOUT_MS = 5_000;
+/** how long JetStream's API may take to make a stream */
+const SETUP_TIMEOUT_MS = 5_000;
+/** and for what a running node asks: when a stream's leader died the answer is lost, and the next attempt finds another */
+const API_TIMEOUT_MS = 3_000;
 const STREAM_NAME = /^[-\w]+$/;
 const SUBJECT = /^[-\w]+(\.[-\w]+)*$/;
 
@@ -24,11 +26,12 @@ export async function connectBroker(options: BrokerOptions, log: Log): Promise<B
   requireNames(options);
   const link = await connectNats(options, log);
   try {
-    const manager = await jetstreamManager(link.connection, { checkAPI: false, timeout: API_TIMEOUT_MS });
-    const registry = await openRegistry(link, manager, options, log);
+    const setup = await jetstreamManager(link.connection, { checkAPI: false, timeout: SETUP_TIMEOUT_MS });
+    const registry = await openRegistry(link, setup, options, log);
     await registry.agreeShards(options.shards);
     const plans = planStreams(options);
-    await ensureStreams(manager, plans, options.updateStreams, log);
+    await ensureStreams(setup, plans, options.updateStreams, log);
+    const manager = await jetstreamManager(link.connection, { checkAPI: false, timeout: API_TIMEOUT_MS });
     const streams = plans.map(({ name, subject }) => new JetStreamChangeStream(link, manager, name, subject));
     return {
       streams,

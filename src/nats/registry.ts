@@ -86,14 +86,19 @@ export async function openRegistry(
   const bucket = `${options.streamPrefix}-registry`;
   const verb = `open the registry ${bucket}`;
   try {
-    const kv = await link.request(() =>
-      new Kvm(jetstream(link.connection)).create(bucket, {
-        replicas: options.replicas,
-        history: 1,
-        markerTTL: MARKER_TTL_MS,
-        // reads from the leader: a lagging replica would say that a key isn't there
-        allow_direct: false,
-      })
+    const open = (): Promise<KV> =>
+      link.request(() =>
+        new Kvm(jetstream(link.connection)).create(bucket, {
+          replicas: options.replicas,
+          history: 1,
+          markerTTL: MARKER_TTL_MS,
+          // reads from the leader: a lagging replica would say that a key isn't there
+          allow_direct: false,
+        })
+      );
+    // made by another node meanwhile, with other replicas: then it is opened as it is
+    const kv = await open().catch((error) =>
+      jetStreamCode(error) === JETSTREAM.nameInUse ? open() : Promise.reject(error)
     );
     await reconcileBucket(manager, bucket, options, log);
     return new KvRegistry(new KeyStore(link, kv, bucket), manager, options, log);
