@@ -33,6 +33,8 @@ export interface ApplierOptions {
   readonly digest: (data: Uint8Array) => string;
   /** entries of a table's log were deleted: the highest and lowest seq left, 0 when it is empty */
   readonly acknowledged: (table: string, highest: number, lowest: number) => void;
+  /** has this process captured a key with NULL in it? Rows that share one are made one at their origin too. */
+  readonly capturedNullKeys: () => boolean;
   /** something is skipped or parked; called once for each table and reason until the schema changes */
   readonly notice: (table: string, reason: string, parked: boolean) => void;
 }
@@ -223,7 +225,7 @@ export class Applier {
 
   /** Even own batches that need not be applied again hold something to do. */
   private mustLookInside(): boolean {
-    return this.parked.tables.size > 0 || this.failing.size > 0 || this.targets.hasNullableKeys;
+    return this.parked.tables.size > 0 || this.failing.size > 0 || this.options.capturedNullKeys();
   }
 
   private framesOf(shard: number, delivery: Delivery): Iterable<Uint8Array> {
@@ -305,8 +307,10 @@ export class Applier {
         wrote = true;
       } else if (target.kind === "skip") {
         if (write) this.say(changes.table, target.reason, false);
-      } else if (target.kind === "write" && (write || target.local.table.nullableKey)) {
-        this.applyTable(changes, target.local, target.mapping, work);
+      } else if (target.kind === "write") {
+        const due = write ? changes.changes : withNullKey(changes.changes, target.mapping);
+        if (due.length === 0) continue;
+        this.applyTable({ ...changes, changes: due }, target.local, target.mapping, work);
         wrote = true;
       }
     }
@@ -365,8 +369,7 @@ export class Applier {
     }
     try {
       if (change.op === OP_INSERT || !writer.updateBlind(mapping.carried, change.values, key)) {
-        if (table.nullableKey) this.lay(change, key, local, mapping, touched);
-        else writer.insertOrUpdate(mapping.carried, change.values, key);
+        writer.insertOrUpdate(mapping.carried, change.values, key);
       }
     } catch (error) {
       if (!isUniqueViolation(error)) throw error;
@@ -488,6 +491,12 @@ function touchRow(touched: Touched, row: readonly SqlValue[]): void {
   const key = local.writer.keyOf(row);
   touched.keys.set(local.writer.canonical(key), key);
   for (const hash of local.pending.hashesOf(row)) touched.hashes.add(hash);
+}
+
+function withNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): Change[] {
+  return changes.filter(({ op, values }) =>
+    (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
+  );
 }
 
 function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlValue[] {

@@ -3,7 +3,7 @@
  * where it ended, per table, without reading a row: so whole transactions stay together (I4) while the broker is away,
  * at the price of one number per table and snapshot.
  */
-import { type Change, OP_DELETE } from "./change.ts";
+import { type Change, OP_DELETE, type SqlValue } from "./change.ts";
 import { FrameEncoder } from "./change_codec.ts";
 import type { Database, Statement } from "./database.ts";
 import { hashKey, shardOf } from "./shard.ts";
@@ -56,6 +56,8 @@ export class Capture {
   private version = -1;
   private readonly encoder = new FrameEncoder();
   private first = true;
+  /** some entry had NULL in its key */
+  nullKeys = false;
   /** the backlog of the start was above the limit, and was cut between transactions perhaps */
   cutBacklog = 0;
 
@@ -204,6 +206,7 @@ export class Capture {
         if (!this.isOf(shard, source, change)) continue;
         if (!begun) this.encoder.begin(source.log.shape);
         begun = true;
+        this.nullKeys ||= hasNullKey(change, source.log.shape.key);
         this.encoder.add(change.op, change.seq, change.stamp, change.values);
         changes++;
         full = this.encoder.size >= FRAME_BYTES;
@@ -222,7 +225,14 @@ export class Capture {
     if (this.shards === 1) return true;
     const { table, key, collations } = source.log.shape;
     if (source.placement === "whole") return shardOf(hashKey(table, [], []), this.shards) === shard;
-    const values = change.op === OP_DELETE ? change.values : key.map((place) => change.values[place]!);
-    return shardOf(hashKey(table, values, collations), this.shards) === shard;
+    return shardOf(hashKey(table, keyOf(change, key), collations), this.shards) === shard;
   }
+}
+
+function keyOf(change: Change, key: readonly number[]): readonly SqlValue[] {
+  return change.op === OP_DELETE ? change.values : key.map((place) => change.values[place]!);
+}
+
+function hasNullKey({ op, values }: Change, key: readonly number[]): boolean {
+  return op === OP_DELETE ? values.includes(null) : key.some((place) => values[place] === null);
 }

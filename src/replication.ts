@@ -447,6 +447,7 @@ export class Replication {
       clock: runtime.clock,
       digest: digestOf,
       acknowledged: (table, highest, lowest) => this.acknowledged(table, highest, lowest),
+      capturedNullKeys: () => this.capture.nullKeys,
       notice: (table, reason, parked) => {
         if (parked) runtime.log.warn("table is parked: its changes wait", { table, reason });
         else runtime.log.info("changes are skipped", { table, reason });

@@ -40,13 +40,11 @@ export class Targets {
   private readonly targets = new Map<string, Target>();
   private readonly locals = new Map<string, LocalTable | string>();
   private readonly policy: TriggerPolicy;
-  private readonly nullableKeys: boolean;
   /** logs of captured tables, and of dropped ones that still hold entries */
   readonly logs = new Map<string, ChangeLog>();
 
   constructor(private readonly db: Database, readonly installed: Installed, private readonly patterns: TablePatterns) {
     this.policy = new TriggerPolicy(db, installed.schema, installed.captured);
-    this.nullableKeys = [...installed.captured.values()].some((table) => table.nullableKey);
     const { encoding } = installed.schema;
     for (const [name, table] of installed.captured) {
       const shape = {
@@ -61,11 +59,6 @@ export class Targets {
       if (known.state !== "dropped" || known.shape === null || !installed.logs.has(name)) continue;
       this.logs.set(name, new ChangeLog(db, known.shape, encoding));
     }
-  }
-
-  /** Rows of one NULL key may have to be made one, at their origin too. */
-  get hasNullableKeys(): boolean {
-    return this.nullableKeys;
   }
 
   /** Entries of a table's log were deleted; `highest` is the highest seq left, 0 when it is empty. */
