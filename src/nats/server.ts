@@ -22,7 +22,6 @@ import {
   type BrokerState,
   clusterSecret,
   hasStreams,
-  leafLogin,
   makeFolders,
   newServerName,
   readState,
@@ -30,6 +29,7 @@ import {
   writeConfiguration,
   writeState,
 } from "./server_files.ts";
+import { findHub } from "./server_leaf.ts";
 import { endLeftovers } from "./server_leftovers.ts";
 import { isStorageFailure, lastError, Repetitions, type ServerLine, ServerLogTail } from "./server_log.ts";
 import { freePort, portHolder, probePort } from "./server_ports.ts";
@@ -122,12 +122,11 @@ async function prepare(options: ServerOptions, files: BrokerFiles, log: Log): Pr
       });
     }
   }
-  const login = options.leaf?.credentialsFile === undefined ? undefined : await leafLogin(options.leaf.credentialsFile);
-  const leaf = options.leaf === undefined ? undefined : { urls: options.leaf.urls, login };
+  const hub = options.leaf === undefined ? undefined : await findHub(options.leaf, state?.hubDomain);
   const serverName = state?.serverName ?? newServerName();
   return {
     options,
-    configuration: { serverName, publicKey: await userPublicKey(files), cluster, leaf, leafListen: options.leafListen },
+    configuration: { serverName, publicKey: await userPublicKey(files), cluster, hub, leafListen: options.leafListen },
     mode,
     state,
   };
@@ -192,7 +191,12 @@ class SupervisedServer implements EmbeddedServer {
     }
     const { options, configuration, mode } = this.prepared;
     const port = options.listen === undefined ? this.#listen.port : undefined;
-    await writeState(this.files, { serverName: configuration.serverName, mode, port });
+    await writeState(this.files, {
+      serverName: configuration.serverName,
+      mode,
+      port,
+      hubDomain: configuration.hub?.domain,
+    });
     this.log.info("The embedded broker runs", { url: this.url, version: this.version, pid: this.pid });
     this.#supervision = this.#supervise();
   }

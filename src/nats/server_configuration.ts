@@ -9,6 +9,7 @@ const LOG_FILES = 2;
 /** above any disk: JetStream would refuse streams that are allowed to grow beyond what is free at the moment */
 const STORE_LIMIT = "4PB";
 const CLUSTER_USER = "marmot";
+const LEAF_DOMAIN = "marmot";
 
 export interface HostPort {
   readonly host: string;
@@ -35,13 +36,20 @@ export type LeafLogin = { readonly kind: "creds"; readonly file: string } | {
   readonly seed: string;
 };
 
+/** Where a leaf node belongs to. Its streams are there: it has no JetStream of its own. */
+export interface Hub {
+  readonly urls: readonly string[];
+  readonly login?: LeafLogin | undefined;
+  /** JetStream domain of the hub, to which all JetStream requests are sent on */
+  readonly domain: string;
+}
+
 export interface Configuration {
   readonly serverName: string;
   readonly listen: HostPort;
   readonly publicKey: string;
   readonly cluster?: (ClusterOptions & { readonly secret: string }) | undefined;
-  /** the streams are the hub's, so there is no JetStream here */
-  readonly leaf?: { readonly urls: readonly string[]; readonly login?: LeafLogin | undefined } | undefined;
+  readonly hub?: Hub | undefined;
   /** where leaf nodes of others connect */
   readonly leafListen?: HostPort | undefined;
 }
@@ -63,13 +71,16 @@ export function configurationText(files: BrokerFiles, wanted: Configuration): st
     `  users: [ { nkey: ${quoted(wanted.publicKey)} } ]`,
     "}",
   ];
-  if (wanted.leaf === undefined) {
+  if (wanted.hub === undefined) {
     // JetStream otherwise syncs every two minutes, and a power cut takes what it has acknowledged since.
     lines.push("jetstream {", `  store_dir: ${quoted(files.folder)}`, "  sync_interval: always");
-    lines.push(`  max_file_store: ${STORE_LIMIT}`, "}");
+    lines.push(`  max_file_store: ${STORE_LIMIT}`);
+    // Leaf nodes reach a JetStream by the name of its domain only.
+    if (wanted.leafListen !== undefined) lines.push(`  domain: ${LEAF_DOMAIN}`);
+    lines.push("}");
   }
   if (wanted.cluster !== undefined) lines.push(...clusterLines(wanted.cluster));
-  if (wanted.leaf !== undefined || wanted.leafListen !== undefined) lines.push(...leafLines(wanted));
+  if (wanted.hub !== undefined || wanted.leafListen !== undefined) lines.push(...leafLines(wanted));
   return `${lines.join("\n")}\n`;
 }
 
@@ -106,17 +117,23 @@ function routeUrl(peer: string, secret: string): string {
   return `nats-route://${CLUSTER_USER}:${secret}@${rest}`;
 }
 
-function leafLines({ leaf, leafListen }: Configuration): string[] {
+function leafLines({ hub, leafListen }: Configuration): string[] {
   const lines = ["leafnodes {"];
   if (leafListen !== undefined) lines.push(`  listen: ${quoted(hostPort(leafListen))}`);
-  if (leaf !== undefined) {
-    lines.push("  remotes: [", "    {", `      urls: [ ${leaf.urls.map((url) => quoted(url)).join(", ")} ]`);
-    const { login } = leaf;
-    if (login?.kind === "creds") lines.push(`      credentials: ${quoted(login.file)}`);
-    if (login?.kind === "nkey") lines.push(`      nkey: ${quoted(login.seed)}`);
+  if (hub !== undefined) {
+    lines.push("  remotes: [", "    {", `      urls: [ ${hub.urls.map((url) => quoted(url)).join(", ")} ]`);
+    if (hub.login?.kind === "creds") lines.push(`      credentials: ${quoted(hub.login.file)}`);
+    if (hub.login?.kind === "nkey") lines.push(`      nkey: ${quoted(hub.login.seed)}`);
     lines.push("    }", "  ]");
   }
-  return [...lines, "}"];
+  lines.push("}");
+  // Clients here speak to JetStream as if it were this server's; key-value buckets are written without its prefix.
+  const api = hub === undefined ? "" : `$JS.${hub.domain}.API`;
+  const mappings = [["$JS.API.>", `${api}.>`], ["$KV.>", `${api}.$KV.>`]].map((pair) =>
+    pair.map((name) => quoted(name))
+  );
+  if (hub !== undefined) lines.push("mappings {", ...mappings.map((pair) => `  ${pair.join(": ")}`), "}");
+  return lines;
 }
 
 export function hostPort({ host, port }: HostPort): string {

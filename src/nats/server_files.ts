@@ -1,11 +1,10 @@
 /** The embedded broker's files beside the database: its folder, its state, the credentials, and its configuration. */
 import { randomBytes } from "node:crypto";
 import { chmod, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { nkeys } from "@nats-io/transport-node";
 import * as v from "valibot";
 import { EXIT, MarmotError } from "../errors.ts";
-import type { LeafLogin } from "./server_configuration.ts";
 
 const FOLDER_MODE = 0o700;
 const FILE_MODE = 0o600;
@@ -22,6 +21,8 @@ const stateSchema = v.object({
   mode: v.picklist(["single", "cluster", "leaf"]),
   /** where clients were served last; undefined when the address was asked for */
   port: v.optional(v.number()),
+  /** JetStream domain of a leaf node's hub */
+  hubDomain: v.optional(v.string()),
 });
 
 /** What has to be the same at the next start. */
@@ -139,21 +140,6 @@ export async function clusterSecret(files: BrokerFiles): Promise<{ secret: strin
     `Cannot start the embedded broker: ${files.clusterSecret} holds no cluster secret (one line of 16 or more letters, ` +
       "digits, dashes and underscores). Copy the file of another node of this cluster.",
     EXIT.broker,
-  );
-}
-
-/** @throws MarmotError (usage) when the file holds neither kind of credentials */
-export async function leafLogin(file: string): Promise<LeafLogin> {
-  const text = await readFile(file, "utf8").catch((cause: unknown) => {
-    throw new MarmotError(`Cannot read the credentials file ${file}: ${cause}. Check its path.`, EXIT.usage, { cause });
-  });
-  if (text.includes("BEGIN NATS USER JWT")) return { kind: "creds", file: resolve(file) };
-  const seed = NKEY_SEED.exec(text)?.[0];
-  if (seed !== undefined) return { kind: "nkey", seed };
-  throw new MarmotError(
-    `Cannot use the credentials file ${file}: it holds neither a NATS user JWT (.creds) nor an nkey user seed (SU…). ` +
-      "Give the file that was made for this leaf node.",
-    EXIT.usage,
   );
 }
 

@@ -1,8 +1,10 @@
 /** Which address the embedded broker can listen on, and who is there already. */
 import { connect, createServer } from "node:net";
+import * as v from "valibot";
 import { type HostPort, reachable } from "./server_configuration.ts";
 
 const GREETING_TIMEOUT_MS = 500;
+const GREETING_LIMIT = 65_536;
 
 /** "free", or why not: the code of the system's error, such as EADDRINUSE, EACCES, EADDRNOTAVAIL. */
 export async function probePort({ host, port }: HostPort): Promise<string> {
@@ -30,25 +32,48 @@ export async function freePort(host: string): Promise<number> {
 
 /** Who listens there, in words: a NATS server tells its name when one connects. */
 export async function portHolder(address: HostPort): Promise<string> {
-  const greeting = await readGreeting(reachable(address));
-  const info = /^INFO (\{.*\})/.exec(greeting)?.[1];
-  if (info === undefined) return "another program";
-  const field = (name: string) => new RegExp(`"${name}":"([^"]{1,100})"`).exec(info)?.[1] ?? "unknown";
-  const name = field("server_name");
+  const greeting = await readGreeting(address);
+  if (greeting === undefined) return "another program";
+  const name = greeting.server_name ?? "unknown";
   const kind = name.startsWith("marmot-") ? "the embedded broker of another Marmot" : "a NATS server";
-  return `${kind} (${name}, version ${field("version")})`;
+  return `${kind} (${name}, version ${greeting.version ?? "unknown"})`;
 }
 
-function readGreeting({ host, port }: HostPort): Promise<string> {
+const greetingSchema = v.object({
+  server_name: v.optional(v.string()),
+  version: v.optional(v.string()),
+  /** of JetStream; told to leaf nodes */
+  domain: v.optional(v.string()),
+});
+export type Greeting = v.InferOutput<typeof greetingSchema>;
+
+/** What a NATS server says of itself to whoever connects; undefined when nobody does, or it is something else. */
+export async function readGreeting(address: HostPort): Promise<Greeting | undefined> {
+  const info = /^INFO (\{.*\})\s*\r\n/.exec(await firstWords(reachable(address)))?.[1];
+  try {
+    return info === undefined ? undefined : v.parse(greetingSchema, JSON.parse(info));
+  } catch {
+    return undefined;
+  }
+}
+
+function firstWords({ host, port }: HostPort): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect({ host, port });
-    const end = (text: string) => {
+    let words = "";
+    const end = () => {
       socket.destroy();
-      resolve(text);
+      resolve(words);
     };
-    socket.setTimeout(GREETING_TIMEOUT_MS, () => end(""));
-    socket.once("data", (data) => end(String(data)));
-    socket.once("error", () => end(""));
-    socket.once("close", () => end(""));
+    const timer = setTimeout(end, GREETING_TIMEOUT_MS);
+    socket.on("data", (data) => {
+      words += String(data);
+      if (words.includes("\n") || words.length > GREETING_LIMIT) end();
+    });
+    socket.once("error", end);
+    socket.once("close", () => {
+      clearTimeout(timer);
+      end();
+    });
   });
 }
