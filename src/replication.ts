@@ -24,6 +24,9 @@ import type { TablePatterns } from "./table_filter.ts";
 
 /** Looked at this often when no event tells of a commit, ms */
 const POLL_MS = 200;
+/** A commit writes to the WAL first, and is visible a moment after that event: looked at this often, for this long, ms */
+const EVENT_STEP_MS = 1;
+const EVENT_MS = 8;
 /** While the application writes, apply transactions begin at least this far apart, ms */
 const GATHER_MS = 20;
 /** The application counts as writing for this long after a commit, ms */
@@ -77,6 +80,8 @@ export class Replication {
   private woken = Promise.withResolvers<void>();
   private lastDataVersion = -1;
   private scanWanted = true;
+  /** a file was written to just now: its commit may become visible a moment later */
+  private eventUntil = 0;
   private readAfter = 0;
   private applyAfter = 0;
   private writingUntil = 0;
@@ -270,9 +275,10 @@ export class Replication {
   }
 
   private async follow(watcher: ReturnType<Runtime["watch"]>, signal: AbortSignal): Promise<void> {
+    const { clock } = this.options.runtime;
     try {
       while (!signal.aborted) {
-        await watcher.wait(POLL_MS, signal);
+        if (await watcher.wait(POLL_MS, signal)) this.eventUntil = clock.now() + EVENT_MS;
         this.wake();
       }
     } catch (error) {
@@ -324,7 +330,7 @@ export class Replication {
       this.lastDataVersion = version;
       this.scanWanted = true;
     }
-    if (!this.scanWanted) return Infinity;
+    if (!this.scanWanted) return now < this.eventUntil ? EVENT_STEP_MS : Infinity;
     if (now < this.readAfter) return this.readAfter - now;
     const scan = this.capture.scan();
     if (scan.kind === "schema changed") {

@@ -17,23 +17,23 @@ export function watchDirectory(directory: string): Watcher {
       if (signal.aborted) return Promise.reject(signal.reason);
       if (seen) {
         seen = false;
-        return Promise.resolve();
+        return Promise.resolve(true);
       }
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      const done = () => {
+      const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+      const done = (event: boolean) => {
         clearTimeout(timer);
         signal.removeEventListener("abort", abort);
         waiting = undefined;
         seen = false;
-        resolve();
+        resolve(event);
       };
       const abort = () => {
         clearTimeout(timer);
         waiting = undefined;
         reject(signal.reason);
       };
-      const timer = setTimeout(done, timeoutMs);
-      waiting = done;
+      const timer = setTimeout(() => done(false), timeoutMs);
+      waiting = () => done(true);
       signal.addEventListener("abort", abort, { once: true });
       return promise;
     },

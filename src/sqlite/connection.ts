@@ -1,5 +1,5 @@
 /** The Database contract over node:sqlite, which Deno and Bun both have. */
-import { backup, DatabaseSync, type StatementSync, type SQLInputValue } from "node:sqlite";
+import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import type { Authorizer, Database, DriverValue, Row, Statement } from "../database.ts";
 
 /** Codes of sqlite.org/rescode.html that callers tell apart. */
