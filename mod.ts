@@ -1,22 +1,23 @@
 /**
- * Marmot as a library: replicate a SQLite file from inside a Deno or Bun program.
+ * Marmot as a library: replicates a SQLite file from inside a Deno or Bun program.
  *
  * ```ts
  * import { connectBroker, startNode, systemRuntime } from "./mod.ts";
  *
- * const silent = { debug() {}, info() {}, warn() {}, error() {} };
  * const node = await startNode({
  *   dbPath: "my.db",
- *   connect: () => connectBroker({ urls: ["nats://127.0.0.1:4222"] }, silent),
- *   runtime: systemRuntime(silent),
+ *   create: true,
+ *   connect: () => connectBroker({ urls: ["nats://127.0.0.1:4222"] }, console),
+ *   runtime: systemRuntime(console),
  * });
- * // write to my.db with any SQLite library, here or in another process …
- * await node.settled(); // … all of it was ordered by the cluster and read back
+ * // Here or in another process, any SQLite library may write to my.db now.
+ * await node.settled(); // all of it was ordered by the cluster and read back
  * console.log(node.status().shards);
  * await node.stop();
  * ```
  *
- * `node.failed` resolves when the node can't go on by itself, because another process has its identity.
+ * `node.failed` resolves when the node can't go on by itself, because another process has its identity. A broker that is
+ * away, a full disk, or a table that changes can't be applied to do not end a node: `status` tells of them.
  */
 export type { Broker, Lease, Placement, Registry } from "./src/broker.ts";
 export type { ChangeStream, MessageIdentity, StreamMessage, StreamState, Subscription } from "./src/change_stream.ts";

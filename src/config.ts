@@ -19,13 +19,16 @@ import {
   urls,
   wholeNumber,
 } from "./config/kinds.ts";
+import { formatDuration, formatSize } from "./config/values.ts";
+import {
+  DEFAULT_REPLICAS,
+  DEFAULT_RETENTION_AGE_MS,
+  DEFAULT_RETENTION_BYTES,
+  DEFAULT_SHARDS,
+  DEFAULT_STREAM_PREFIX,
+  DEFAULT_SUBJECT_PREFIX,
+} from "./defaults.ts";
 
-const DEFAULT_SHARDS = 1;
-const DEFAULT_REPLICAS = 1;
-const DEFAULT_STREAM_PREFIX = "marmot-changes";
-const DEFAULT_SUBJECT_PREFIX = "marmot.changes";
-const DEFAULT_RETENTION_AGE = "7d";
-const DEFAULT_RETENTION_BYTES = "4GiB";
 const DEFAULT_CLUSTER_NAME = "marmot";
 
 const MAX_SHARDS = 256;
@@ -105,12 +108,12 @@ export const configSchema = v.object({
     ),
     { group: STREAMS, shared: true, help: "subjects are named NAME-1, NAME-2, …" },
   ),
-  retentionAge: option(duration(MIN_RETENTION_AGE, MAX_RETENTION_AGE, DEFAULT_RETENTION_AGE), {
+  retentionAge: option(duration(MIN_RETENTION_AGE, MAX_RETENTION_AGE, formatDuration(DEFAULT_RETENTION_AGE_MS)), {
     group: STREAMS,
     shared: true,
     help: "how long changes are kept; a node that was away for longer needs a fresh clone",
   }),
-  retentionBytes: option(size(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES, DEFAULT_RETENTION_BYTES), {
+  retentionBytes: option(size(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES, formatSize(DEFAULT_RETENTION_BYTES)), {
     group: STREAMS,
     shared: true,
     help: "how large a stream may become before its oldest changes go",

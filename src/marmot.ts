@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import type { Broker, Lease } from "./broker.ts";
 import type { Database } from "./database.ts";
+import { DEFAULT_SHARDS } from "./defaults.ts";
 import { BrokerUnreachableError, EXIT, MarmotError } from "./errors.ts";
 import { hex } from "./hex.ts";
 import {
@@ -30,23 +31,37 @@ const SAY_WAITING_MS = 10_000;
 /** After this a stop no longer waits for the broker's answers, ms */
 const DRAIN_MS = 1_500;
 
-export interface NodeOptions extends TablePatterns {
+const DEFAULTS = {
+  create: false,
+  wal: false,
+  backfill: false,
+  rowidTables: false,
+  include: [],
+  exclude: [],
+  shards: DEFAULT_SHARDS,
+} as const;
+
+/** What is left out is as on the command line: no switch set, all tables, one shard. */
+export interface NodeOptions extends Partial<TablePatterns> {
   readonly dbPath: string;
   /** start with an empty database where there is no file */
-  readonly create: boolean;
+  readonly create?: boolean;
   /** switch the database to WAL */
-  readonly wal: boolean;
+  readonly wal?: boolean;
   /** first start: publish the rows that are there */
-  readonly backfill: boolean;
+  readonly backfill?: boolean;
   /** capture tables without a primary key by their rowid */
-  readonly rowidTables: boolean;
-  readonly shards: number;
+  readonly rowidTables?: boolean;
+  /** as many as the broker has streams */
+  readonly shards?: number;
   /** called again later when it rejects with BrokerUnreachableError */
   connect(place: NodePlace, signal: AbortSignal): Promise<Broker>;
   readonly runtime: Runtime;
   /** ends a start that is still waiting */
   readonly signal?: AbortSignal;
 }
+
+type Settings = NodeOptions & Required<Omit<NodeOptions, "signal">>;
 
 /** A running node. */
 export interface Node {
@@ -67,7 +82,8 @@ export interface Node {
  * later the node captures at once and connects when it can.
  * @throws MarmotError
  */
-export async function startNode(options: NodeOptions): Promise<Node> {
+export async function startNode(given: NodeOptions): Promise<Node> {
+  const options: Settings = { ...DEFAULTS, ...given };
   const place = findDatabase(options.dbPath, options.create);
   makeFolder(place);
   const lock = lockPlace(place);
@@ -102,7 +118,7 @@ class RunningNode implements Node {
   private stopping: Promise<void> | undefined;
 
   constructor(
-    private readonly options: NodeOptions,
+    private readonly options: Settings,
     private readonly place: NodePlace,
     private readonly lock: PlaceLock,
   ) {
@@ -121,7 +137,7 @@ class RunningNode implements Node {
     const db = this.db = openReplicated(this.place);
     const first = await this.unlocked(() => !hasOwnTables(db));
     if (!first) this.requireShards(db);
-    if (first) this.broker = await this.options.connect(this.place, this.ended.signal);
+    if (first) this.broker = await this.connect();
     await this.unlocked(() => this.journalMode(db));
     await this.replicate(db);
     if (first) await this.unlocked(() => writeFact(db, "shards", String(this.options.shards)));
@@ -192,10 +208,22 @@ class RunningNode implements Node {
     this.lock.release();
   }
 
+  /** A shard without a stream would never be published. */
+  private async connect(): Promise<Broker> {
+    const { shards } = this.options;
+    const broker = await this.options.connect(this.place, this.ended.signal);
+    if (broker.streams.length === shards) return broker;
+    await broker.close();
+    throw new MarmotError(
+      `Cannot start with ${shards} shards: the broker was given ${broker.streams.length}. Give both the same.`,
+      EXIT.usage,
+    );
+  }
+
   /** A refusal ends the start; an unreachable broker is tried again in the background. */
   private async firstConnection(): Promise<void> {
     try {
-      await this.join(await this.options.connect(this.place, this.ended.signal));
+      await this.join(await this.connect());
     } catch (error) {
       if (!(error instanceof BrokerUnreachableError)) throw error;
       this.log.warn("broker is away: changes are captured and wait", { error: error.message });
@@ -208,7 +236,7 @@ class RunningNode implements Node {
     for (let said = ""; !signal.aborted;) {
       try {
         await this.options.runtime.clock.sleep(RETRY_MS, signal);
-        return await this.join(await this.options.connect(this.place, signal));
+        return await this.join(await this.connect());
       } catch (error) {
         if (signal.aborted) return;
         if (error instanceof MarmotError && error.exitCode === EXIT.conflict) return this.fail(error);

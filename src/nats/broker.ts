@@ -6,7 +6,7 @@ import type { Log } from "../runtime.ts";
 import { JetStreamChangeStream } from "./change_stream.ts";
 import { connectNats, type NatsLink, type NatsOptions } from "./connect.ts";
 import { openRegistry } from "./registry.ts";
-import { ensureStreams, planStreams, type StreamsOptions } from "./streams.ts";
+import { ensureStreams, planStreams, STREAM_DEFAULTS, type StreamsOptions } from "./streams.ts";
 
 /** how long JetStream's API may take to make a stream */
 const SETUP_TIMEOUT_MS = 5_000;
@@ -15,14 +15,16 @@ const API_TIMEOUT_MS = 3_000;
 const STREAM_NAME = /^[-\w]+$/;
 const SUBJECT = /^[-\w]+(\.[-\w]+)*$/;
 
-export interface BrokerOptions extends NatsOptions, StreamsOptions {}
+/** What is left out is as on the command line: one stream, marmot-changes-1, kept for 7 days and 4 GiB. */
+export interface BrokerOptions extends NatsOptions, Partial<StreamsOptions> {}
 
 /**
  * Connects, agrees on the count of shards, and only then makes what streams are missing.
  * @throws BrokerUnreachableError when trying again may help; otherwise MarmotError: usage for options that can't be
  * right, broker for a server that refuses, refused for streams or a shard count that don't fit
  */
-export async function connectBroker(options: BrokerOptions, log: Log): Promise<Broker> {
+export async function connectBroker(given: BrokerOptions, log: Log): Promise<Broker> {
+  const options = { ...STREAM_DEFAULTS, ...given };
   requireNames(options);
   const link = await connectNats(options, log);
   try {

@@ -8,6 +8,14 @@ import {
   type StreamInfo,
 } from "@nats-io/jetstream";
 import { nanos } from "@nats-io/transport-node";
+import {
+  DEFAULT_REPLICAS,
+  DEFAULT_RETENTION_AGE_MS,
+  DEFAULT_RETENTION_BYTES,
+  DEFAULT_SHARDS,
+  DEFAULT_STREAM_PREFIX,
+  DEFAULT_SUBJECT_PREFIX,
+} from "../defaults.ts";
 import { EXIT, MarmotError } from "../errors.ts";
 import type { Log, LogFields } from "../runtime.ts";
 import { JETSTREAM, jetStreamCode, jetStreamFailure } from "./failure.ts";
@@ -26,6 +34,16 @@ export interface StreamsOptions {
   /** change existing streams that differ */
   readonly updateStreams: boolean;
 }
+
+export const STREAM_DEFAULTS: StreamsOptions = {
+  streamPrefix: DEFAULT_STREAM_PREFIX,
+  subjectPrefix: DEFAULT_SUBJECT_PREFIX,
+  shards: DEFAULT_SHARDS,
+  replicas: DEFAULT_REPLICAS,
+  retentionAgeMs: DEFAULT_RETENTION_AGE_MS,
+  retentionBytes: DEFAULT_RETENTION_BYTES,
+  updateStreams: false,
+};
 
 /** What one stream should be. */
 export interface StreamPlan {
