@@ -61,7 +61,7 @@ export class RowWriter {
     const withKey = !this.keyIsExact(key);
     const kind = `insert ${withKey} ${carried.columns.join()}`;
     const statement = this.statement(kind, row, (marks) => this.insertSql(carried, marks, withKey));
-    this.policy.write(() => statement.run(...this.bind(row)));
+    this.policy.write(this.table, () => statement.run(...this.bind(row)));
   }
 
   /** UPDATE of what is carried. @returns whether the row was there */
@@ -102,7 +102,7 @@ export class RowWriter {
   /** @returns whether there was a row */
   remove(key: readonly SqlValue[]): boolean {
     const statement = this.statement("delete", key, (marks) => `DELETE FROM ${this.name} WHERE ${this.is(marks)}`);
-    return this.policy.write(() => statement.run(...this.bind(key))) > 0;
+    return this.policy.write(this.table, () => statement.run(...this.bind(key))) > 0;
   }
 
   keyOf(row: readonly (SqlValue | undefined)[]): SqlValue[] {
@@ -120,7 +120,7 @@ export class RowWriter {
       row,
       (marks) => this.insertInto(carried, marks),
     );
-    return this.policy.write(() => statement.run(...this.bind(row)));
+    return statement.run(...this.bind(row));
   }
 
   private update(columns: readonly number[], values: readonly SqlValue[], key: readonly SqlValue[]): number {
@@ -129,7 +129,7 @@ export class RowWriter {
       const set = columns.map((column, i) => `${id(this.table.columns[column]!)} = ${marks[i]}`).join(", ");
       return `UPDATE ${this.name} SET ${set} WHERE ${this.is(marks.slice(columns.length))}`;
     });
-    return this.policy.write(() => statement.run(...this.bind(all)));
+    return this.policy.write(this.table, () => statement.run(...this.bind(all)));
   }
 
   /** Runs `write`; where a UNIQUE value is in the way, deletes the other rows that hold it, and runs it again. */
@@ -164,7 +164,7 @@ export class RowWriter {
       displaced(this.read(key)!);
       const one = `DELETE FROM ${this.name} WHERE rowid = (SELECT min(rowid) FROM ${this.name} WHERE `;
       const statement = this.statement("delete one", key, (marks) => `${one}${this.is(marks)})`);
-      this.policy.write(() => statement.run(...this.bind(key)));
+      this.policy.write(this.table, () => statement.run(...this.bind(key)));
     }
   }
 

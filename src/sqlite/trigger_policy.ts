@@ -61,9 +61,12 @@ export class TriggerPolicy {
     db.setAuthorizer((action, first, _second, _database, trigger) => this.authorize(action, first, _second, trigger));
   }
 
-  /** Runs one of Marmot's own row writes: the guards let its row pass, and no other. */
-  write<T>(statement: () => T): T {
-    this.armed = true;
+  /**
+   * Runs one of Marmot's own updates or deletes of one row: the guards let its row pass, and no other. Not for inserts,
+   * nor where the table has no guard: the first row that a trigger changes would pass instead.
+   */
+  write<T>(table: Table, statement: () => T): T {
+    this.armed = this.guarded.has(fold(table.name));
     try {
       return statement();
     } finally {

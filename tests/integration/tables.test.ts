@@ -20,7 +20,7 @@ test("generated columns are made again at each node", async ({ a, b, schema, con
 
 test("STRICT tables, with ANY columns, arrive", async ({ a, b, schema, converged }) => {
   await schema(`CREATE TABLE strict_table(id INTEGER PRIMARY KEY, i INT, r REAL, t TEXT, b BLOB, x ANY) STRICT;
-    CREATE TABLE strict_any(k ANY PRIMARY KEY, v) WITHOUT ROWID`);
+    CREATE TABLE strict_any(k ANY PRIMARY KEY, v ANY) STRICT, WITHOUT ROWID`);
   await a.app.script(`INSERT INTO strict_table VALUES (1, 2, 3, '4', x'05', '006'), (2, NULL, NULL, NULL, NULL, 6.0);
     INSERT INTO strict_any VALUES (1, 'integer'), ('1', 'text'), (x'31', 'blob')`);
   await converged();
