@@ -76,7 +76,8 @@ interface Prepared {
 /** State of one transaction; thrown away when it rolls back. */
 interface Work {
   readonly touched: Map<string, Touched>;
-  readonly acknowledged: Set<string>;
+  /** tables whose entries were deleted; with the seqs left, read before the commit: after it, numbers are used again */
+  readonly acknowledged: Map<string, { highest: number; lowest: number }>;
   changes: number;
 }
 
@@ -150,7 +151,7 @@ export class Applier {
     const prepared = this.prepare(shard, deliveries);
     const state = this.shards[shard]!;
     const seen = new Map<string, Seen>();
-    const work: Work = { touched: new Map(), acknowledged: new Set(), changes: 0 };
+    const work: Work = { touched: new Map(), acknowledged: new Map(), changes: 0 };
     let appliedAt = state.appliedAt;
     let messages = 0;
     let cursor = state.cursor;
@@ -171,6 +172,7 @@ export class Applier {
         cursor = { sequence: last.sequence, digest: this.options.digest(last.data), time: last.time };
         this.cursors.write(shard, cursor);
         for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
+        this.readLeft(work);
         return undefined;
       });
       if (obstacle !== undefined) return { kind: obstacle };
@@ -287,7 +289,7 @@ export class Applier {
       if (log === undefined) continue;
       if (own) log.deleteSeqs(seqs);
       else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));
-      work.acknowledged.add(name);
+      work.acknowledged.set(name, { highest: 0, lowest: 0 });
       work.changes += seqs.length;
     }
   }
@@ -421,11 +423,16 @@ export class Applier {
     }
   }
 
-  private afterAcknowledgement(work: Work): void {
-    for (const name of work.acknowledged) {
+  private readLeft({ acknowledged }: Work): void {
+    for (const name of acknowledged.keys()) {
       const log = this.targets.logs.get(name)!;
-      const highest = log.highest();
-      this.options.acknowledged(name, highest, log.lowest());
+      acknowledged.set(name, { highest: log.highest(), lowest: log.lowest() });
+    }
+  }
+
+  private afterAcknowledgement({ acknowledged }: Work): void {
+    for (const [name, { highest, lowest }] of acknowledged) {
+      this.options.acknowledged(name, highest, lowest);
       this.targets.acknowledged(name, highest);
     }
   }
@@ -454,7 +461,7 @@ export class Applier {
   }
 
   private layPieces(name: string, pieces: readonly { id: bigint; tables: TableChanges[] }[]): boolean {
-    const work: Work = { touched: new Map(), acknowledged: new Set(), changes: 0 };
+    const work: Work = { touched: new Map(), acknowledged: new Map(), changes: 0 };
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version || !this.isSameFile()) return false;
