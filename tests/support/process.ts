@@ -7,6 +7,9 @@ const WAIT_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 10_000;
 const RUN_TIMEOUT_MS = 60_000;
 
+/** Marmot refuses variables with its prefix that it does not know. */
+const FOR_TESTS_ONLY = { MARMOT_REQUIRE_ALL: undefined, MARMOT_TEST_SKIPS: undefined, MARMOT_PROGRAM: undefined };
+
 export interface ProgramOptions {
   readonly cwd?: string;
   /** added to the environment of the test; undefined takes a variable out */
@@ -45,7 +48,7 @@ process.on("exit", () => {
 /** Starts a program; `command` has the program first. Rejects when it can't be started. */
 export async function startProgram(command: readonly string[], options: ProgramOptions = {}): Promise<Program> {
   const [file = "", ...args] = command;
-  const env = { ...process.env, ...options.env };
+  const env = { ...process.env, ...FOR_TESTS_ONLY, ...options.env };
   const child = spawn(file, args, { cwd: options.cwd, env, stdio: "pipe" });
   await once(child, "spawn");
   return new RunningProgram(child, command.join(" "));
