@@ -83,23 +83,30 @@ export class Capture {
 
   /** One read snapshot: marks what was committed since the last one. Throws what SQLite throws (busy). */
   scan(): Scan {
-    return transaction(this.db, "DEFERRED", () => {
-      if (schemaVersion(this.db) !== this.version) return { kind: "schema changed" };
-      const mark: Mark = { ends: new Map(), changes: 0 };
-      for (const { query, names } of this.heads) {
-        for (const [place, head] of query.all()) {
-          const name = names[Number(place)]!;
-          const before = this.scanned(name);
-          if (head === null || Number(head) <= before) continue;
-          mark.ends.set(name, Number(head));
-          mark.changes += Number(head) - before;
-          this.scannedTo.set(name, Number(head));
-        }
+    const mark = transaction(
+      this.db,
+      "DEFERRED",
+      () => schemaVersion(this.db) === this.version ? this.readHeads() : undefined,
+    );
+    if (mark === undefined) return { kind: "schema changed" };
+    for (const [table, end] of mark.ends) this.scannedTo.set(table, end);
+    if (mark.changes > 0) this.addMark(mark);
+    this.first = false;
+    return { kind: "scanned", changes: mark.changes };
+  }
+
+  private readHeads(): Mark {
+    const mark: Mark = { ends: new Map(), changes: 0 };
+    for (const { query, names } of this.heads) {
+      for (const [place, head] of query.all()) {
+        const name = names[Number(place)]!;
+        const before = this.scanned(name);
+        if (head === null || Number(head) <= before) continue;
+        mark.ends.set(name, Number(head));
+        mark.changes += Number(head) - before;
       }
-      if (mark.changes > 0) this.addMark(mark);
-      this.first = false;
-      return { kind: "scanned", changes: mark.changes };
-    });
+    }
+    return mark;
   }
 
   /** The next piece of a batch for a shard; undefined when everything marked was read. */

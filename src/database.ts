@@ -9,7 +9,6 @@ export interface Statement {
   run(...params: DriverValue[]): number;
   get(...params: DriverValue[]): Row | undefined;
   all(...params: DriverValue[]): Row[];
-  iterate(...params: DriverValue[]): IterableIterator<Row>;
 }
 
 /** SQLite's authorizer: see sqlite.org/c3ref/set_authorizer.html; called while a statement is compiled. */

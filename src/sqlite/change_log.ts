@@ -8,6 +8,11 @@ import { exactColumns, readExact, type TextEncoding } from "./values.ts";
 /** result columns before the masks and values: seq, op, stamp */
 const FIRST_VALUE = 3;
 
+/** Entries read at once: few at first, then as many as hold about that many bytes */
+const FIRST_CHUNK_ROWS = 16;
+const CHUNK_ROWS = 512;
+const CHUNK_BYTES = 512 * 1024;
+
 export interface LogShape extends TableShape {
   readonly collations: readonly string[];
 }
@@ -33,9 +38,25 @@ export class ChangeLog {
     this.deleteStamped = db.prepare(`DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
   }
 
-  /** Entries with `after` < seq ≤ `to`, at most `limit`, in order. */
+  /**
+   * Entries with `after` < seq ≤ `to`, at most `limit`, in order. Read in chunks of bounded size, and no statement is
+   * left open when the reader stops early: that would hold the connection in an old snapshot.
+   */
   *read(after: number, to: number, limit: number): Generator<Change> {
-    for (const row of this.range.iterate(BigInt(after), BigInt(to), BigInt(limit))) yield this.change(row);
+    let chunk = FIRST_CHUNK_ROWS;
+    for (let at = after, left = limit; left > 0;) {
+      const wanted = Math.min(chunk, left);
+      const rows = this.range.all(BigInt(at), BigInt(to), BigInt(wanted));
+      let bytes = 0;
+      for (const row of rows) {
+        bytes += bytesOf(row);
+        yield this.change(row);
+      }
+      if (rows.length < wanted) return;
+      at = Number(rows.at(-1)![0]);
+      left -= rows.length;
+      chunk = Math.max(1, Math.min(CHUNK_ROWS, 4 * chunk, Math.floor(CHUNK_BYTES * rows.length / (bytes + 1))));
+    }
   }
 
   /** 0 when the log is empty */
@@ -73,6 +94,12 @@ export class ChangeLog {
     const all = readExact(row, FIRST_VALUE, this.count, this.encoding);
     return this.shape.key.map((place) => all[place]!);
   }
+}
+
+function bytesOf(row: Row): number {
+  let bytes = 8 * row.length;
+  for (const value of row) if (value instanceof Uint8Array) bytes += value.length;
+  return bytes;
 }
 
 /** terms of one compound SELECT; SQLite's own limit is 500 */
@@ -122,7 +149,7 @@ export function pendingMarks(db: Database): PendingMarks {
   const marks = new Map<string, { highest: bigint; stamps: Map<bigint, bigint> }>();
   for (const table of loggedTables(db)) {
     const stamps = new Map<bigint, bigint>();
-    for (const [seq, stamp] of db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} ORDER BY seq`).iterate()) {
+    for (const [seq, stamp] of db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} ORDER BY seq`).all()) {
       stamps.set(seq as bigint, stamp as bigint);
     }
     if (stamps.size > 0) marks.set(table, { highest: [...stamps.keys()].at(-1)!, stamps });
@@ -137,11 +164,7 @@ export function stillPending(db: Database, marks: PendingMarks): number {
   for (const [table, { highest, stamps }] of marks) {
     if (!present.has(table)) continue;
     const left = db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} WHERE seq <= ?`);
-    for (const [seq, stamp] of left.iterate(highest)) {
-      if (stamps.get(seq as bigint) !== stamp) continue;
-      tables++;
-      break;
-    }
+    if (left.all(highest).some(([seq, stamp]) => stamps.get(seq as bigint) === stamp)) tables++;
   }
   return tables;
 }

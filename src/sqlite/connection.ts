@@ -87,10 +87,6 @@ class NodeStatement implements Statement {
   all(...params: DriverValue[]): Row[] {
     return this.statement.all(...params as SQLInputValue[]) as unknown as Row[];
   }
-
-  iterate(...params: DriverValue[]): IterableIterator<Row> {
-    return this.statement.iterate(...params as SQLInputValue[]) as unknown as IterableIterator<Row>;
-  }
 }
 
 export type SqliteProblem =
