@@ -15,8 +15,8 @@ const ALL = [...PROGRAM, ...sourceFiles("scripts", "tests")];
 /** Where each file and folder of src/ stands. A new one has to be placed here, which is a decision. */
 const LAYERS = {
   vocabulary: [
-    ...["acceptance", "bytes", "change", "change_codec", "errors", "frame_codec", "hex", "shard", "table_filter"],
-    ...["value_codec", "version"],
+    ...["acceptance", "bytes", "change", "change_codec", "defaults", "errors", "frame_codec", "hex", "shard"],
+    ...["table_filter", "value_codec", "version"],
   ],
   contracts: ["broker", "change_stream", "database", "runtime", "watcher"],
   /** adapters, but the core may speak SQL */
