@@ -18,7 +18,7 @@ const BATCH_CHANGES = 5_000;
 const MARK_CHANGES = 2_500;
 /** What piled up while Marmot was down is one snapshot, unless it is more than this. */
 const BACKLOG_LIMIT = 100_000;
-/** Uncompressed bytes of a frame; one row may exceed it. */
+/** Size of a frame, bytes */
 const FRAME_BYTES = 512 * 1024;
 
 /** End of a snapshot: the highest seq of each change log that grew. */
@@ -61,7 +61,12 @@ export class Capture {
   /** the backlog of the start was above the limit, and was cut between transactions perhaps */
   cutBacklog = 0;
 
-  constructor(private readonly db: Database, private readonly shards: number) {
+  constructor(
+    private readonly db: Database,
+    private readonly shards: number,
+    /** uncompressed; one row may exceed it */
+    private readonly frameBytes = FRAME_BYTES,
+  ) {
     this.readers = Array.from({ length: shards }, () => ({ position: new Map(), batch: undefined }));
   }
 
@@ -216,7 +221,7 @@ export class Capture {
         this.nullKeys ||= hasNullKey(change, source.log.shape.key);
         this.encoder.add(change.op, change.seq, change.stamp, change.values);
         changes++;
-        full = this.encoder.size >= FRAME_BYTES;
+        full = this.encoder.size >= this.frameBytes;
       }
       if (full) break;
     }
