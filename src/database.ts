@@ -20,11 +20,17 @@ export type Authorizer = (
   trigger: string | null,
 ) => number;
 
+export interface FunctionOptions {
+  readonly varargs: boolean;
+  /** SQLite refuses any other function in an index, and with it the whole schema */
+  readonly deterministic: boolean;
+}
+
 export interface Database {
   readonly path: string;
   prepare(sql: string): Statement;
   exec(sql: string): void;
   setAuthorizer(authorizer: Authorizer | null): void;
-  function(name: string, varargs: boolean, implementation: (...args: DriverValue[]) => DriverValue): void;
+  function(name: string, options: FunctionOptions, implementation: (...args: DriverValue[]) => DriverValue): void;
   close(): void;
 }

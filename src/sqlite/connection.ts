@@ -1,6 +1,6 @@
 /** The Database contract over node:sqlite, which Deno and Bun both have. */
 import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
-import type { Authorizer, Database, DriverValue, Row, Statement } from "../database.ts";
+import type { Authorizer, Database, DriverValue, FunctionOptions, Row, Statement } from "../database.ts";
 
 /** Codes of sqlite.org/rescode.html that callers tell apart. */
 const SQLITE_BUSY = 5;
@@ -56,10 +56,10 @@ class NodeSqlite implements Database {
     this.db.setAuthorizer(authorizer);
   }
 
-  function(name: string, varargs: boolean, implementation: (...args: DriverValue[]) => DriverValue): void {
+  function(name: string, options: FunctionOptions, implementation: (...args: DriverValue[]) => DriverValue): void {
     this.db.function(
       name,
-      { varargs, useBigIntArguments: true },
+      { ...options, useBigIntArguments: true },
       (...args) => implementation(...args as DriverValue[]),
     );
   }

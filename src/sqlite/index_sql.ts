@@ -6,6 +6,9 @@ export interface IndexParts {
   readonly where: string | null;
 }
 
+/** AS and its parenthesis are looked for in so many characters */
+const AS_CHARS = 40;
+
 /** @param sql the text in sqlite_schema, which SQLite has parsed before */
 export function readIndexSql(sql: string): IndexParts {
   const open = scan(sql, 0, (char) => char === "(");
@@ -17,6 +20,21 @@ export function readIndexSql(sql: string): IndexParts {
     if (sql[end] === ")") return { terms, where: readWhere(sql.slice(end + 1)) };
     from = end + 1;
   }
+}
+
+/** The expressions of a table's generated columns, as written in CREATE TABLE. */
+export function generatedExpressions(sql: string): string[] {
+  const found: string[] = [];
+  for (let i = 0; i < sql.length;) {
+    const skipped = skipQuoted(sql, i);
+    const as = skipped > i ? null : /^AS\s*\(/i.exec(sql.slice(i, i + AS_CHARS));
+    if (as !== null && !/\w/.test(sql[i - 1] ?? "")) {
+      const open = i + as[0].length;
+      found.push(sql.slice(open, scan(sql, open, (char) => char === ")")));
+    }
+    i = Math.max(skipped, i + 1);
+  }
+  return found;
 }
 
 function readWhere(rest: string): string | null {

@@ -6,7 +6,7 @@
  */
 import { constants } from "node:sqlite";
 import type { Database } from "../database.ts";
-import { scan } from "./index_sql.ts";
+import { generatedExpressions, readIndexSql, scan } from "./index_sql.ts";
 import { fold, id } from "./quote.ts";
 import { PREFIX, type Schema, type Table, type Trigger } from "./schema.ts";
 
@@ -52,7 +52,7 @@ export class TriggerPolicy {
     private readonly captured: ReadonlyMap<string, Table>,
   ) {
     this.triggers = new Map(schema.triggers.map((trigger) => [trigger.name, trigger]));
-    db.function(NESTED, false, () => {
+    db.function(NESTED, { varargs: false, deterministic: false }, () => {
       const own = this.armed;
       this.armed = false;
       return own ? 0n : 1n;
@@ -112,7 +112,8 @@ export class TriggerPolicy {
   private learn(table: Table): TablePolicy {
     const problem = this.compileAll(table);
     for (const [name, learned] of this.learned) this.judge(name, learned);
-    const missing = [...this.outside].find((name) => this.stubs.has(name)) ?? this.missingInTriggers();
+    const missing = [...this.outside].find((name) => this.stubs.has(name)) ?? this.missingInTriggers() ??
+      this.missingInStored(table);
     return {
       hasTriggers: [...this.triggers.values()].some((t) =>
         fold(t.table) === fold(table.name) && !t.name.startsWith(PREFIX)
@@ -149,7 +150,7 @@ export class TriggerPolicy {
         const missing = /no such function: (\S+)/.exec(String(error))?.[1];
         if (missing === undefined || this.stubs.has(fold(missing))) throw error;
         this.stubs.add(fold(missing));
-        this.db.function(missing, true, () => null);
+        this.db.function(missing, { varargs: true, deterministic: true }, () => null);
       }
     }
   }
@@ -181,6 +182,19 @@ export class TriggerPolicy {
     for (const [name] of guards) this.db.exec(`DROP TRIGGER temp.${id(String(name))}`);
   }
 
+  /** A stub, once it is there, would be called for what is stored: in an index, or a generated column. */
+  private missingInStored(table: Table): string | undefined {
+    if (this.stubs.size === 0) return undefined;
+    const indexes = this.db.prepare(
+      "SELECT sql FROM main.sqlite_schema WHERE type = 'index' AND tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL",
+    ).all(table.name);
+    const stored = [...generatedExpressions(table.sql)];
+    for (const { terms, where } of indexes.map(([sql]) => readIndexSql(String(sql)))) {
+      stored.push(...terms, where ?? "");
+    }
+    return [...this.stubs].find((name) => stored.some((sql) => calls(sql, name)));
+  }
+
   private missingInTriggers(): string | undefined {
     for (const [name, learned] of this.learned) {
       if (this.silenced.has(name)) continue;
@@ -189,6 +203,13 @@ export class TriggerPolicy {
     }
     return undefined;
   }
+}
+
+/** Does an expression call this function? */
+function calls(sql: string, name: string): boolean {
+  const plain = sql.replace(/'(?:[^']|'')*'/g, "''");
+  const escaped = name.replace(/[^\w]/g, "\\$&");
+  return new RegExp(`(^|[^\\w$])["\x60[]?${escaped}["\x60\\]]?\\s*\\(`, "i").test(plain);
 }
 
 /**

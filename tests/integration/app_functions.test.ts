@@ -53,7 +53,9 @@ for (const [what, table, declaration, index] of STOPPING) {
     const { a, b, schema, settled, converged } = cluster;
     await schema(`CREATE TABLE ${table}(${declaration}); CREATE TABLE beside_${table}(id INTEGER PRIMARY KEY)`);
     const unique = table.startsWith("unique") ? "UNIQUE" : "";
-    await b.app.script(`CREATE ${unique} INDEX ${table}_index ON ${table}${index}`);
+    // A unique index on one node only would have the other wait for it.
+    const indexed = unique === "" ? [b] : [a, b];
+    for (const { app } of indexed) await app.script(`CREATE ${unique} INDEX ${table}_index ON ${table}${index}`);
     await a.app.script(`INSERT INTO ${table} VALUES (1, 'One Two'), (2, 'x'); INSERT INTO beside_${table} VALUES (1)`);
     await b.app.script(`INSERT INTO ${table} VALUES (3, 'of b')`);
     const arrived = async () => await b.app.value(`SELECT count(*) FROM beside_${table}`) === 1;
@@ -62,7 +64,7 @@ for (const [what, table, declaration, index] of STOPPING) {
       nodes: [b],
     });
     await b.app.script(`INSERT INTO ${table} VALUES (4, 'the application goes on')`);
-    await b.app.script(`DROP INDEX ${table}_index`);
+    for (const { app } of indexed) await app.script(`DROP INDEX ${table}_index`);
     await settled();
     await converged();
     assert.equal(await b.app.value(`SELECT count(*) FROM ${table}`), 4);

@@ -10,6 +10,8 @@ import { runProgram, within } from "./process.ts";
 const PROGRAM = fileURLToPath(new URL("./app.py", import.meta.url));
 /** the application itself waits up to 60 s for a lock */
 const ANSWER_TIMEOUT_MS = 150_000;
+/** of a request in an error */
+const SHOWN_CHARS = 300;
 const SHELL_BUSY_TIMEOUT_MS = 60_000;
 
 /** What SQL gives back: an integer is a bigint only beyond 2^53, a text only bytes when it is no UTF-8. */
@@ -125,9 +127,13 @@ export class App implements AsyncDisposable {
 
   #ask(request: Record<string, unknown>): Promise<unknown> {
     if (this.#ended) return Promise.reject(new Error(`the application ended: ${this.#errors}`));
-    const answer = new Promise<unknown>((resolve, reject) => this.#waiting.push({ resolve, reject }));
-    this.child.stdin.write(`${JSON.stringify(request)}\n`);
-    return within(ANSWER_TIMEOUT_MS, answer, () => `no answer to ${JSON.stringify(request).slice(0, 500)}`);
+    const line = JSON.stringify(request);
+    const shown = line.slice(0, SHOWN_CHARS);
+    const answer = new Promise<unknown>((resolve, reject) => {
+      this.#waiting.push({ resolve, reject: (error) => reject(new Error(`${error.message} in ${shown}`)) });
+    });
+    this.child.stdin.write(`${line}\n`);
+    return within(ANSWER_TIMEOUT_MS, answer, () => `no answer to ${shown}`);
   }
 
   #answer(line: string): void {
