@@ -3,7 +3,6 @@
  * that neither side waits long for the other and the application waits for neither.
  */
 import { statSync } from "node:fs";
-import { dirname } from "node:path";
 import { Applier } from "./apply.ts";
 import type { Broker } from "./broker.ts";
 import { Capture } from "./capture.ts";
@@ -256,7 +255,7 @@ export class Replication {
 
   private async loop(signal: AbortSignal): Promise<void> {
     const { clock, watch } = this.options.runtime;
-    const watcher = watch(dirname(this.options.place.dbPath));
+    const watcher = watch(this.options.place.dbPath);
     const watching = this.follow(watcher, signal);
     try {
       while (!signal.aborted) {

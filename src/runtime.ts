@@ -28,5 +28,6 @@ export interface Runtime {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-  watch(directory: string): Watcher;
+  /** writes to a database file, and to what belongs to it */
+  watch(dbPath: string): Watcher;
 }

@@ -1,14 +1,14 @@
 /** The Runtime of a real process: wall clock, system randomness, file-system events. */
 import { randomBytes } from "node:crypto";
 import type { Log, Runtime } from "../runtime.ts";
-import { watchDirectory } from "./directory_watcher.ts";
+import { watchDatabase } from "./file_watcher.ts";
 
 export function systemRuntime(log: Log): Runtime {
   return {
     log,
     random: { bytes: (length) => randomBytes(length) },
     clock: { now: () => performance.now(), sleep },
-    watch: watchDirectory,
+    watch: watchDatabase,
   };
 }
 

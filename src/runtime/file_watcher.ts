@@ -1,0 +1,82 @@
+/**
+ * File-system events that hint at a commit. Which files may be watched is a question of life and death: Deno opens and
+ * closes each file that it reports, and when a process closes any descriptor of a file, POSIX drops all locks it has on
+ * it. Marmot would lose SQLite's locks on the database, and the next application that closes it would take the WAL away
+ * (seen: a node that reads an old snapshot for ever, or dies of SIGBUS). So on Deno only the -wal file is watched, on
+ * which SQLite holds no locks; Bun opens nothing, and its directory watch also shows a -wal file that is made anew.
+ */
+import { existsSync, type FSWatcher, watch } from "node:fs";
+import { dirname } from "node:path";
+import process from "node:process";
+import type { Watcher } from "../watcher.ts";
+
+/** Without events to wait for (a rollback journal on Deno), look this often, ms */
+const BLIND_MS = 15;
+
+/** Watches for writes to a database. */
+export function watchDatabase(dbPath: string): Watcher {
+  return new FileWatcher(process.versions.bun === undefined ? `${dbPath}-wal` : dirname(dbPath));
+}
+
+class FileWatcher implements Watcher {
+  private events: FSWatcher | undefined;
+  private seen = false;
+  private waiting: (() => void) | undefined;
+
+  constructor(private readonly path: string) {
+    this.arm();
+  }
+
+  wait(timeoutMs: number, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return Promise.reject(signal.reason);
+    if (this.events === undefined) this.arm();
+    if (this.seen) {
+      this.seen = false;
+      return Promise.resolve(true);
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+    const done = (event: boolean) => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", abort);
+      this.waiting = undefined;
+      this.seen = false;
+      resolve(event);
+    };
+    const abort = () => {
+      clearTimeout(timer);
+      this.waiting = undefined;
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => done(false), this.events === undefined ? Math.min(timeoutMs, BLIND_MS) : timeoutMs);
+    this.waiting = () => done(true);
+    signal.addEventListener("abort", abort, { once: true });
+    return promise;
+  }
+
+  close(): void {
+    this.events?.close();
+  }
+
+  /** The -wal file may not be there yet, or be there no more. */
+  private arm(): void {
+    if (!existsSync(this.path)) return;
+    this.events = watch(this.path, (kind) => {
+      if (kind === "rename" && !existsSync(this.path)) this.disarm();
+      this.notice();
+    });
+    this.events.on("error", () => {
+      this.disarm();
+      this.notice();
+    });
+  }
+
+  private disarm(): void {
+    this.events?.close();
+    this.events = undefined;
+  }
+
+  private notice(): void {
+    this.seen = true;
+    this.waiting?.();
+  }
+}
