@@ -70,15 +70,23 @@ export class Capture {
     this.readers = Array.from({ length: shards }, () => ({ position: new Map(), batch: undefined }));
   }
 
-  /** Takes up the schema that install left. Positions in logs that are still there are kept. */
-  useSchema(tables: ReadonlyMap<string, ChangeLog>, placements: ReadonlyMap<string, Placement>, version: number): void {
+  /**
+   * Takes up the schema that install left. Positions in logs that are still there are kept.
+   * @returns whether a log that was read is gone, or has another name: what was published from it may be read again, so
+   * publishers must start anew, or a message that is still on its way would acknowledge an entry that uses its number
+   */
+  useSchema(
+    tables: ReadonlyMap<string, ChangeLog>,
+    placements: ReadonlyMap<string, Placement>,
+    version: number,
+  ): boolean {
     this.sources.clear();
     for (const [name, log] of tables) this.sources.set(name, { log, placement: placements.get(name) ?? "rows" });
-    for (const name of this.scannedTo.keys()) {
-      if (!tables.has(name)) this.forget(name);
-    }
+    const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name));
+    for (const name of gone) this.forget(name);
     this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
     this.version = version;
+    return gone.length > 0;
   }
 
   /** highest seq of a table's log that a scan has seen */

@@ -14,6 +14,7 @@ import {
   type NodePlace,
   openReplicated,
   type PlaceLock,
+  removeIfEmpty,
 } from "./place.ts";
 import { Replication } from "./replication.ts";
 import type { Log, Runtime } from "./runtime.ts";
@@ -99,6 +100,7 @@ export async function startNode(given: NodeOptions): Promise<Node> {
     return running;
   } catch (error) {
     await running.stop();
+    if (place.created) removeIfEmpty(place);
     throw databaseProblem(place.dbPath, error) ?? error;
   }
 }

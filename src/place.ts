@@ -6,6 +6,7 @@ import {
   readFileSync,
   realpathSync,
   renameSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
@@ -23,6 +24,8 @@ export interface NodePlace {
   readonly dbPath: string;
   /** `<db>-marmot`, 0700 */
   readonly folder: string;
+  /** the file was not there before */
+  readonly created: boolean;
 }
 
 /** Names the place for the lease: no other process can be at it while its lock is held. */
@@ -35,7 +38,8 @@ export function holderOf({ dbPath }: NodePlace): string {
  * @throws MarmotError (database) when there is none, or it is something else
  */
 export function findDatabase(path: string, create: boolean): NodePlace {
-  if (!existsSync(path)) {
+  const created = !existsSync(path);
+  if (created) {
     if (!create) {
       throw new MarmotError(
         `Cannot open ${path}: there is no such file. --create starts with an empty database.`,
@@ -52,7 +56,12 @@ export function findDatabase(path: string, create: boolean): NodePlace {
   if (!statSync(dbPath).isFile()) {
     throw new MarmotError(`Cannot open ${path}: it is not a file. Give the path of a SQLite database.`, EXIT.database);
   }
-  return { dbPath, folder: `${dbPath}-marmot` };
+  return { dbPath, folder: `${dbPath}-marmot`, created };
+}
+
+/** A start that failed leaves no database behind that it made. */
+export function removeIfEmpty({ dbPath }: NodePlace): void {
+  if (statSync(dbPath, { throwIfNoEntry: false })?.size === 0) rmSync(dbPath);
 }
 
 export function makeFolder({ folder }: NodePlace): void {

@@ -136,7 +136,9 @@ export class Replication {
   }
 
   private takeUp(): void {
-    this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!.version);
+    if (this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!.version)) {
+      for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
+    }
   }
 
   /** The broker is there: streams are read and written from now on. */
