@@ -40,7 +40,7 @@ export class TriggerPolicy {
   /** silenced triggers whose SELECT statements can be left out as well */
   private readonly mute = new Set<string>();
   private readonly guarded = new Set<string>();
-  private readonly stubs = new Set<string>();
+  private readonly stubs: Set<string>;
   private readonly policies = new Map<string, TablePolicy>();
   private readonly triggers: ReadonlyMap<string, Trigger>;
   /** the next row that fires a guard is the one Marmot writes itself */
@@ -51,6 +51,7 @@ export class TriggerPolicy {
     private schema: Schema,
     private readonly captured: ReadonlyMap<string, Table>,
   ) {
+    this.stubs = stubsOf(db);
     this.triggers = new Map(schema.triggers.map((trigger) => [trigger.name, trigger]));
     db.function(NESTED, { varargs: false, deterministic: false }, () => {
       const own = this.armed;
@@ -203,6 +204,15 @@ export class TriggerPolicy {
     }
     return undefined;
   }
+}
+
+/** A stub stays with its connection, whatever becomes of the schema. */
+const STUBS = new WeakMap<Database, Set<string>>();
+
+function stubsOf(db: Database): Set<string> {
+  let stubs = STUBS.get(db);
+  if (stubs === undefined) STUBS.set(db, stubs = new Set());
+  return stubs;
 }
 
 /** Does an expression call this function? */
