@@ -14,6 +14,7 @@ import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
 import type { Clock, Runtime } from "./runtime.ts";
 import { sqliteProblem } from "./sqlite/connection.ts";
+import { schemaVersion } from "./sqlite/schema.ts";
 import { install, type Installed } from "./sqlite/install.ts";
 import { fold } from "./sqlite/quote.ts";
 import { Targets } from "./sqlite/targets.ts";
@@ -32,6 +33,11 @@ const GATHER_MS = 20;
 const WRITING_MS = 200;
 /** Pause after a step that met a lock, ms */
 const BUSY_MS = 3;
+/** A lock that is held this long is said, ms */
+const LOCK_LIMIT_MS = 10_000;
+/** The schema is taken up when it did not change for this long, or after the limit all the same, ms */
+const SCHEMA_QUIET_MS = 30;
+const SCHEMA_LIMIT_MS = 1_000;
 /** Pause after a step that met trouble which does not pass at once (a full disk), ms */
 const TROUBLE_MS = 1_000;
 /** Parked tables are tried again without a change of the schema, ms */
@@ -81,6 +87,11 @@ export class Replication {
   private scanWanted = true;
   /** a file was written to just now: its commit may become visible a moment later */
   private eventUntil = 0;
+  /** how many scans there were */
+  private scans = 0;
+  private waitingForScan = 0;
+  private schemaSince: { version: number; quiet: number; first: number } | undefined;
+  private lockedSince: number | undefined;
   private readAfter = 0;
   private applyAfter = 0;
   private writingUntil = 0;
@@ -205,26 +216,22 @@ export class Replication {
 
   /** Resolves when all that was committed before was read back from the stream. */
   async settled(signal: AbortSignal): Promise<void> {
-    const targets = new Map<string, number>();
-    for (const table of this.installed!.logs) targets.set(table, Number.MAX_SAFE_INTEGER);
-    for (;;) {
-      try {
-        for (const [table] of targets) targets.set(table, this.targets!.logs.get(table)?.highest() ?? 0);
-        break;
-      } catch (error) {
-        if (sqliteProblem(error) !== "busy") throw error;
-        await this.options.runtime.clock.sleep(BUSY_MS, signal);
-      }
-    }
-    for (const [table, seq] of targets) if (seq === 0) targets.delete(table);
-    this.settling.add(targets);
+    const left = AbortSignal.any([signal, this.ended.signal]);
+    // a scan that begins now sees every table, and every entry, that was committed before
+    const scan = this.scans + 1;
     this.scanWanted = true;
     this.wake();
+    this.waitingForScan++;
     try {
-      while (targets.size > 0) {
-        const left = AbortSignal.any([signal, this.ended.signal]);
-        await aborting(this.woken.promise, left);
-      }
+      while (this.scans < scan) await aborting(this.woken.promise, left);
+    } finally {
+      this.waitingForScan--;
+    }
+    const targets = new Map([...this.targets!.logs.keys()].map((table) => [table, this.capture.scanned(table)]));
+    for (const [table, seq] of targets) if (seq === 0) targets.delete(table);
+    this.settling.add(targets);
+    try {
+      while (targets.size > 0) await aborting(this.woken.promise, left);
     } finally {
       this.settling.delete(targets);
     }
@@ -296,6 +303,7 @@ export class Replication {
       pause = Math.min(pause, this.apply(now));
       pause = Math.min(pause, this.layParked(now));
       this.stops = [];
+      this.lockedSince = undefined;
       this.reportStatus(now);
       return pause;
     } catch (error) {
@@ -307,7 +315,7 @@ export class Replication {
   private trouble(error: unknown, now: number): number {
     if (error instanceof ReplacedError) throw error;
     const problem = sqliteProblem(error);
-    if (problem === "busy") return BUSY_MS;
+    if (problem === "busy") return this.locked(now);
     if (problem === "schema changed") return 0;
     const reason = `${error instanceof Error ? error.message : String(error)}`;
     if (!this.stops.includes(reason)) {
@@ -317,6 +325,18 @@ export class Replication {
     this.stops = [reason];
     this.reportStatus(now);
     return TROUBLE_MS;
+  }
+
+  /** A lock passes; one that stays is said. */
+  private locked(now: number): number {
+    this.lockedSince ??= now;
+    if (now - this.lockedSince >= LOCK_LIMIT_MS && this.stops.length === 0) {
+      const reason = "another process holds the database's lock: nothing is captured or applied until it lets go";
+      this.options.runtime.log.warn(reason, { seconds: Math.round((now - this.lockedSince) / 1000) });
+      this.stops = [reason];
+      this.reportStatus(now);
+    }
+    return BUSY_MS;
   }
 
   /** Finds out whether somebody else committed, and scans if so. */
@@ -334,11 +354,11 @@ export class Replication {
     if (!this.scanWanted) return now < this.eventUntil ? EVENT_STEP_MS : Infinity;
     if (now < this.readAfter) return this.readAfter - now;
     const scan = this.capture.scan();
-    if (scan.kind === "schema changed") {
-      this.install();
-      return 0;
-    }
+    if (scan.kind === "schema changed") return this.followSchema(now);
+    this.schemaSince = undefined;
     this.scanWanted = false;
+    this.scans++;
+    if (this.waitingForScan > 0) this.wake();
     if (this.capture.cutBacklog > 0) {
       this.options.runtime.log.warn("a large backlog piled up while Marmot was down: it is published in pieces", {
         changes: this.capture.cutBacklog,
@@ -347,6 +367,18 @@ export class Replication {
     }
     this.pauseReading(now);
     return Infinity;
+  }
+
+  /** A migration changes the schema step by step: we follow once it is quiet, and are not in the way of its next step. */
+  private followSchema(now: number): number {
+    const version = schemaVersion(this.options.db);
+    if (this.schemaSince?.version !== version) {
+      this.schemaSince = { version, quiet: now, first: this.schemaSince?.first ?? now };
+    }
+    const due = Math.min(this.schemaSince.quiet + SCHEMA_QUIET_MS, this.schemaSince.first + SCHEMA_LIMIT_MS);
+    if (now < due) return due - now;
+    this.install();
+    return 0;
   }
 
   /** A reader that is always there keeps the WAL from being checkpointed. */
@@ -395,8 +427,10 @@ export class Replication {
       if (subscriber.queue.length === 0) continue;
       if (now < this.applyAfter) return Math.min(pause, this.applyAfter - now);
       const applied = this.applier!.apply(shard, subscriber.queue);
-      if (applied.kind === "schema changed") this.install();
-      else if (applied.kind === "replaced") this.restartProcess("the database went back to an older copy");
+      if (applied.kind === "schema changed") {
+        this.scanWanted = true;
+        return SCHEMA_QUIET_MS;
+      } else if (applied.kind === "replaced") this.restartProcess("the database went back to an older copy");
       else {
         for (const delivery of subscriber.queue.slice(0, applied.messages)) publisher.observe(delivery);
         subscriber.passed(applied.messages);
