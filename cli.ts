@@ -19,6 +19,8 @@ import { formatStatus, readStatus } from "./src/status.ts";
 
 /** A stop that takes longer is ended by force. */
 const STOP_TIMEOUT_MS = 2_000;
+/** A signal to a process group comes twice, from the group and from `deno task`; a person is slower. */
+const SAME_STOP_MS = 500;
 
 function print(text: string): void {
   writeNow(STDOUT, text.endsWith("\n") ? text : `${text}\n`);
@@ -95,13 +97,17 @@ async function run(read: ReadConfig, log: Log): Promise<ExitCode> {
 /** Aborted by SIGTERM or SIGINT. A second signal, or too long a stop, ends the process; an embedded broker ends with it. */
 function stopSignal(log: Log): AbortSignal {
   const stop = new AbortController();
+  let stoppedAt = 0;
   const force = (reason: string) => {
     log.warn("Ended by force", { reason });
     process.exit(EXIT.failure);
   };
   for (const name of ["SIGTERM", "SIGINT"] as const) {
     process.on(name, () => {
+      const now = performance.now();
+      if (stop.signal.aborted && now - stoppedAt < SAME_STOP_MS) return;
       if (stop.signal.aborted) return force(`a second signal (${name})`);
+      stoppedAt = now;
       log.info("Stopping", { signal: name });
       setTimeout(() => force(`stopping took more than ${STOP_TIMEOUT_MS} ms`), STOP_TIMEOUT_MS);
       stop.abort(new MarmotError(`Stopped by ${name}.`, EXIT.failure));

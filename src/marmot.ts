@@ -20,6 +20,7 @@ import { Replication } from "./replication.ts";
 import type { Log, Runtime } from "./runtime.ts";
 import { sqliteProblem } from "./sqlite/connection.ts";
 import { hasOwnTables, readFact, writeFact } from "./sqlite/own_tables.ts";
+import { journalMode, switchToWal, syncAtCheckpoints } from "./sqlite/pragmas.ts";
 import type { NodeStatus } from "./status.ts";
 import type { TablePatterns } from "./table_filter.ts";
 
@@ -29,8 +30,8 @@ export type { NodePlace } from "./place.ts";
 const RETRY_MS = 1_000;
 /** How often a wait for the database's lock is said, ms */
 const SAY_WAITING_MS = 10_000;
-/** After this a stop no longer waits for the broker's answers, ms */
-const DRAIN_MS = 1_500;
+/** After this a stop no longer waits for the broker's answers, ms; two seconds have to do for all of it */
+const DRAIN_MS = 800;
 
 const DEFAULTS = {
   create: false,
@@ -140,7 +141,7 @@ class RunningNode implements Node {
     const first = await this.unlocked(() => !hasOwnTables(db));
     if (!first) this.requireShards(db);
     if (first) this.broker = await this.connect();
-    await this.unlocked(() => this.journalMode(db));
+    await this.unlocked(() => this.useJournal(db));
     await this.replicate(db);
     if (first) await this.unlocked(() => writeFact(db, "shards", String(this.options.shards)));
     if (this.broker !== undefined) await this.join(this.broker);
@@ -202,10 +203,12 @@ class RunningNode implements Node {
   private async end(): Promise<void> {
     await this.replication?.drain(DRAIN_MS);
     this.ended.abort(new MarmotError("The node was stopped.", EXIT.ok));
-    await this.replication?.close();
+    const closing = this.replication?.close();
     await this.connecting?.catch(() => {});
     await this.lease?.release().catch((error) => this.log.debug("lease not released", { error: String(error) }));
+    // rejects what still waits for an answer, so that it does not hold up the end
     await this.broker?.close().catch((error) => this.log.debug("broker not closed", { error: String(error) }));
+    await closing;
     this.db?.close();
     this.lock.release();
   }
@@ -284,18 +287,20 @@ class RunningNode implements Node {
     }
   }
 
-  private journalMode(db: Database): void {
-    const mode = String(db.prepare("PRAGMA journal_mode").get()![0]);
-    if (mode !== "wal" && this.options.wal) {
-      db.prepare("PRAGMA journal_mode = WAL").get();
-      this.log.info("switched the database to WAL", { before: mode });
-    } else if (mode !== "wal") {
+  private useJournal(db: Database): void {
+    const mode = journalMode(db);
+    if (mode !== "wal" && !this.options.wal) {
       this.log.warn(
         "the database uses a rollback journal: readers and writers wait for each other; --wal switches it to WAL",
         { mode },
       );
+      return;
     }
-    if (mode === "wal" || this.options.wal) db.exec("PRAGMA synchronous = NORMAL");
+    if (mode !== "wal") {
+      switchToWal(db);
+      this.log.info("switched the database to WAL", { before: mode });
+    }
+    syncAtCheckpoints(db);
   }
 
   /** The change logs' shards are baked into what was published. */

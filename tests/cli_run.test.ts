@@ -2,14 +2,18 @@ import assert from "node:assert/strict";
 import { chmod, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import process from "node:process";
+import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { EXIT } from "../src/errors.ts";
-import { freePort, natsServerProgram, startNatsServer } from "./support/nats.ts";
+import { freePort, type NatsServer, natsServerProgram, startNatsServer } from "./support/nats.ts";
 import { type Program, runProgram, startProgram } from "./support/process.ts";
 import { marmotCommand } from "./support/runtime.ts";
-import { tempFolder } from "./support/tmp.ts";
+import { type TempFolder, tempFolder } from "./support/tmp.ts";
 
 const STOP_LIMIT_MS = 2_000;
+/** signals that are this far apart are two */
+const SAME_STOP_MS = 550;
 
 function environment(): Record<string, string | undefined> {
   return Object.fromEntries(
@@ -53,6 +57,38 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
     assert.equal(marmot.stdout, "");
   });
 }
+
+/** A Marmot whose stop takes a while: it has something to publish, and its broker does not answer any more. */
+async function stoppingSlowly(folder: TempFolder, server: NatsServer): Promise<Program> {
+  const marmot = await start("--db-path", folder.file("my.db"), "--create", "--nats-url", server.url);
+  await marmot.waitFor("connected");
+  server.freeze();
+  const db = new DatabaseSync(folder.file("my.db"), { timeout: 5_000 });
+  db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
+  db.close();
+  marmot.signal("SIGTERM");
+  await marmot.waitFor("Stopping");
+  return marmot;
+}
+
+test("a signal that comes twice at once, as to a process group, is one", async () => {
+  await using folder = await tempFolder();
+  await using server = await startNatsServer();
+  await using marmot = await stoppingSlowly(folder, server);
+  marmot.signal("SIGTERM");
+  assert.deepEqual(await marmot.exited, { code: EXIT.ok, signal: null }, marmot.output);
+  assert.match(marmot.output, /it is kept and published at the next start/);
+});
+
+test("a second signal ends a stop that takes too long for whoever waits", async () => {
+  await using folder = await tempFolder();
+  await using server = await startNatsServer();
+  await using marmot = await stoppingSlowly(folder, server);
+  await sleep(SAME_STOP_MS);
+  marmot.signal("SIGTERM");
+  assert.deepEqual(await marmot.exited, { code: EXIT.failure, signal: null }, marmot.output);
+  assert.match(marmot.output, /second signal/);
+});
 
 test("the log says how another node joins, and join-command says it again after the node has stopped", async () => {
   await using folder = await tempFolder();

@@ -23,6 +23,8 @@ const PING_INTERVAL_MS = 1_000;
 const MAX_PINGS_OUT = 2;
 const RECONNECT_WAIT_MS = 250;
 const RECONNECT_JITTER_MS = 50;
+/** a stop has two seconds for everything: what only tidies up at the server may take this much of them */
+const FAREWELL_MS = 300;
 /** how often, and how far apart, JetStream is asked for before it counts as missing: it may just be starting */
 const JETSTREAM_ATTEMPTS = 4;
 const JETSTREAM_RETRY_MS = 300;
@@ -79,6 +81,14 @@ export class NatsLink {
       this.#rejects.add(reject);
       operation().then(resolve, reject).finally(() => this.#rejects.delete(reject));
     });
+  }
+
+  /** A request that only tidies up at the server, which forgets by itself: waits for it, but not long; never rejects. */
+  async farewell(operation: () => Promise<unknown>): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const timeout = new Promise<void>((resolve) => timer = setTimeout(resolve, FAREWELL_MS));
+    await Promise.race([this.request(operation).catch(() => {}), timeout]);
+    clearTimeout(timer);
   }
 
   async close(): Promise<void> {

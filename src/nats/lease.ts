@@ -15,7 +15,6 @@ export interface LeaseTimes {
 export const LEASE_TIMES: LeaseTimes = { ttlMs: 10_000, renewMs: 3_000, pollMs: 500 };
 /** beyond its TTL, how long a lease may take to vanish: the server sweeps about once a second */
 const EXPIRY_SLACK_MS = 5_000;
-const RELEASE_TIMEOUT_MS = 1_000;
 
 export interface Claim {
   readonly nodeId: string;
@@ -116,17 +115,13 @@ class RenewedLease implements Lease {
   async release(): Promise<void> {
     if (this.#released) return;
     this.#end();
-    // bounded: a broker that doesn't answer must not hold up the end of the process; the lease expires by itself
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const timeout = new Promise<void>((resolve) => timer = setTimeout(resolve, RELEASE_TIMEOUT_MS));
-    await Promise.race([this.#giveBack(), timeout]);
-    clearTimeout(timer);
+    await this.store.link.farewell(() => this.#giveBack());
   }
 
   async #giveBack(): Promise<void> {
     await this.#renewing;
     if (this.lost.aborted) return;
-    await this.store.delete(this.key, this.revision).catch(() => false);
+    await this.store.delete(this.key, this.revision);
   }
 
   #end(): void {

@@ -119,9 +119,8 @@ export class PushSubscription implements Subscription {
     this.#queue.length = 0;
     this.#head = 0;
     this.#messages = 0;
-    if (!wasLive || !this.link.connected) return;
-    // a courtesy: the server forgets it by itself after INACTIVE_THRESHOLD_MS
-    await this.link.request(() => this.manager.consumers.delete(this.stream, this.#consumer)).catch(() => false);
+    // otherwise the server forgets it after INACTIVE_THRESHOLD_MS
+    if (wasLive) await this.link.farewell(() => this.manager.consumers.delete(this.stream, this.#consumer));
   }
 
   async #createConsumer(): Promise<void> {
