@@ -3,17 +3,17 @@
  * transaction (I2, I3); what is pending here is laid over what was touched (I1, rebase).
  */
 import type { Delivery, Seen } from "./acceptance.ts";
-import { type Change, OP_DELETE, OP_INSERT, type SqlValue, type TableChanges } from "./change.ts";
+import { type Change, OP_DELETE, type TableChanges } from "./change.ts";
 import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
 import type { Database } from "./database.ts";
 import type { Clock } from "./runtime.ts";
-import { sqliteProblem, transaction } from "./sqlite/connection.ts";
+import { transaction } from "./sqlite/connection.ts";
 import { type Cursor, Cursors } from "./sqlite/cursors.ts";
+import { Laying, TableProblem } from "./sqlite/laying.ts";
 import { Parked, type ParkedTable } from "./sqlite/parked.ts";
 import { fold } from "./sqlite/quote.ts";
-import { isUniqueViolation } from "./sqlite/row_writer.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
-import type { LocalTable, Mapping, Target, Targets } from "./sqlite/targets.ts";
+import type { Mapping, Target, Targets } from "./sqlite/targets.ts";
 
 /** A transaction takes whole batches until it has run this long, ms. */
 const TRANSACTION_MS = 10;
@@ -46,20 +46,6 @@ export type Applied =
   | { readonly kind: "replaced" }
   | { readonly kind: "applied"; readonly messages: number; readonly changes: number; readonly ms: number };
 
-/** A table's changes can't be applied; the transaction is run again with the table parked. */
-class TableProblem extends Error {
-  constructor(readonly table: string, readonly reason: string) {
-    super(`${table}: ${reason}`);
-  }
-}
-
-/** What one transaction touched in a table that has pending entries. */
-interface Touched {
-  readonly local: LocalTable;
-  readonly keys: Map<string, SqlValue[]>;
-  readonly hashes: Set<number>;
-}
-
 interface Shard {
   cursor: Cursor;
   readonly seen: Map<string, Seen>;
@@ -75,10 +61,9 @@ interface Prepared {
 
 /** State of one transaction; thrown away when it rolls back. */
 interface Work {
-  readonly touched: Map<string, Touched>;
+  readonly laying: Laying;
   /** tables whose entries were deleted; with the seqs left, read before the commit: after it, numbers are used again */
   readonly acknowledged: Map<string, { highest: number; lowest: number }>;
-  changes: number;
 }
 
 export class Applier {
@@ -151,7 +136,7 @@ export class Applier {
     const prepared = this.prepare(shard, deliveries);
     const state = this.shards[shard]!;
     const seen = new Map<string, Seen>();
-    const work: Work = { touched: new Map(), acknowledged: new Map(), changes: 0 };
+    const work: Work = { laying: new Laying(), acknowledged: new Map() };
     let appliedAt = state.appliedAt;
     let messages = 0;
     let cursor = state.cursor;
@@ -168,7 +153,7 @@ export class Applier {
           messages++;
         }
         const last = deliveries[messages - 1]!;
-        this.rebase(work);
+        work.laying.rebase();
         cursor = { sequence: last.sequence, digest: this.options.digest(last.data), time: last.time };
         this.cursors.write(shard, cursor);
         for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
@@ -184,7 +169,7 @@ export class Applier {
     state.appliedAt = appliedAt;
     for (const [origin, accepted] of seen) state.seen.set(origin, accepted);
     this.afterAcknowledgement(work);
-    return { kind: "applied", messages, changes: work.changes, ms: this.options.clock.now() - start };
+    return { kind: "applied", messages, changes: work.laying.changes, ms: this.options.clock.now() - start };
   }
 
   /**
@@ -290,7 +275,6 @@ export class Applier {
       if (own) log.deleteSeqs(seqs);
       else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));
       work.acknowledged.set(name, { highest: 0, lowest: 0 });
-      work.changes += seqs.length;
     }
   }
 
@@ -312,7 +296,7 @@ export class Applier {
       } else if (target.kind === "write") {
         const due = write ? changes.changes : withNullKey(changes.changes, target.mapping);
         if (due.length === 0) continue;
-        this.applyTable({ ...changes, changes: due }, target.local, target.mapping, work);
+        work.laying.apply(due, target.local, target.mapping);
         wrote = true;
       }
     }
@@ -326,101 +310,6 @@ export class Applier {
     const { name } = target.local.table;
     const reason = this.failing.get(fold(name)) ?? this.parked.tables.get(fold(name))?.reason;
     return reason === undefined ? undefined : { table: name, reason };
-  }
-
-  private applyTable(changes: TableChanges, local: LocalTable, mapping: Mapping, work: Work): void {
-    const touched = this.touch(local, work);
-    try {
-      for (const change of changes.changes) this.applyChange(change, local, mapping, touched);
-    } catch (error) {
-      if (!isRowProblem(error)) throw error;
-      throw new TableProblem(local.table.name, (error as Error).message);
-    }
-    work.changes += changes.changes.length;
-  }
-
-  /** undefined when nothing is pending in the table, so that nothing has to be laid over it. */
-  private touch(local: LocalTable, work: Work): Touched | undefined {
-    const name = fold(local.table.name);
-    let touched = work.touched.get(name);
-    if (touched === undefined && local.log.highest() > 0) {
-      work.touched.set(name, touched = { local, keys: new Map(), hashes: new Set() });
-    }
-    return touched;
-  }
-
-  private applyChange(change: Change, local: LocalTable, mapping: Mapping, touched: Touched | undefined): void {
-    const { writer, table } = local;
-    const unique = touched !== undefined && table.uniques.length > 0;
-    if (change.op === OP_DELETE) {
-      const key = mapping.deleteKey.map((place) => change.values[place]!);
-      const before = local.hasTriggers || unique ? writer.read(key) : undefined;
-      touched?.keys.set(writer.canonical(key), key);
-      if (unique) touchRow(touched, before ?? rowOfKey(table.keyIndexes, key));
-      const removed = writer.remove(key);
-      if (before !== undefined && !removed) {
-        throw new Error("a trigger of the application keeps the row from being deleted");
-      }
-      return;
-    }
-    const key: SqlValue[] = mapping.upsertKey.map((place) => change.values[place]!);
-    touched?.keys.set(writer.canonical(key), key);
-    if (local.hasTriggers || unique || (table.nullableKey && key.includes(null))) {
-      this.lay(change, key, local, mapping, touched);
-      return;
-    }
-    try {
-      if (change.op === OP_INSERT || !writer.updateBlind(mapping.carried, change.values, key)) {
-        writer.insertOrUpdate(mapping.carried, change.values, key);
-      }
-    } catch (error) {
-      if (!isUniqueViolation(error)) throw error;
-      this.lay(change, key, local, mapping, touched);
-    }
-  }
-
-  /** The careful way: looks first, and displaces. */
-  private lay(
-    change: Change,
-    key: SqlValue[],
-    local: LocalTable,
-    mapping: Mapping,
-    touched: Touched | undefined,
-  ): void {
-    const { writer } = local;
-    const before = writer.upsert(
-      mapping.carried,
-      change.values,
-      key,
-      (row) => touched !== undefined && touchRow(touched, row),
-    );
-    if (touched === undefined || local.table.uniques.length === 0) return;
-    if (before !== undefined) touchRow(touched, before);
-    const after: SqlValue[] = before === undefined ? [] : [...before];
-    mapping.carried.columns.forEach((column, i) => after[column] = change.values[mapping.carried.places[i]!]!);
-    touchRow(touched, after);
-  }
-
-  /** Lays pending entries over what was touched, so that the application never sees its own write disappear. */
-  private rebase(work: Work): void {
-    for (const touched of work.touched.values()) {
-      const { local } = touched;
-      if (local.log.highest() === 0) continue;
-      while (!local.pending.step());
-      const entries = local.table.uniques.length > 0 ? local.pending.closure(touched.hashes) : lastOf(touched);
-      try {
-        for (const entry of entries) {
-          if (entry.op === OP_DELETE) local.writer.remove(entry.values);
-          else {
-            const key = local.own.upsertKey.map((place) => entry.values[place]!);
-            local.writer.upsert(local.own.carried, entry.values, key, () => {});
-          }
-        }
-      } catch (error) {
-        if (!isRowProblem(error)) throw error;
-        throw new TableProblem(local.table.name, (error as Error).message);
-      }
-    }
   }
 
   private readLeft({ acknowledged }: Work): void {
@@ -461,15 +350,15 @@ export class Applier {
   }
 
   private layPieces(name: string, pieces: readonly { id: bigint; tables: TableChanges[] }[]): boolean {
-    const work: Work = { touched: new Map(), acknowledged: new Map(), changes: 0 };
+    const work: Work = { laying: new Laying(), acknowledged: new Map() };
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version || !this.isSameFile()) return false;
         for (const changes of pieces.flatMap((piece) => piece.tables)) {
           const target = this.targets.of(changes);
-          if (target.kind === "write") this.applyTable(changes, target.local, target.mapping, work);
+          if (target.kind === "write") work.laying.apply(changes.changes, target.local, target.mapping);
         }
-        this.rebase(work);
+        work.laying.rebase();
         this.parked.removeTo(name, pieces.at(-1)!.id);
         return true;
       });
@@ -493,30 +382,10 @@ export class Applier {
   }
 }
 
-function touchRow(touched: Touched, row: readonly SqlValue[]): void {
-  const { local } = touched;
-  const key = local.writer.keyOf(row);
-  touched.keys.set(local.writer.canonical(key), key);
-  for (const hash of local.pending.hashesOf(row)) touched.hashes.add(hash);
-}
-
 function withNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): Change[] {
   return changes.filter(({ op, values }) =>
     (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
   );
-}
-
-function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlValue[] {
-  const row: SqlValue[] = [];
-  keyIndexes.forEach((column, i) => row[column] = key[i]!);
-  return row;
-}
-
-function* lastOf({ local, keys }: Touched): Generator<Change> {
-  for (const key of keys.values()) {
-    const entry = local.pending.last(key);
-    if (entry !== undefined) yield entry;
-  }
 }
 
 function joined(pieces: readonly Uint8Array[]): Uint8Array {
@@ -528,9 +397,4 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
     at += piece.length;
   }
   return whole;
-}
-
-/** Is this about the row and its table, rather than about the file or a lock? */
-function isRowProblem(error: unknown): boolean {
-  return error instanceof Error && !(error instanceof TableProblem) && sqliteProblem(error) === "other";
 }

@@ -15,6 +15,7 @@ import { dirname, join } from "node:path";
 import type { Database } from "./database.ts";
 import { EXIT, MarmotError } from "./errors.ts";
 import { openDatabase, sqliteProblem } from "./sqlite/connection.ts";
+import { lockFile, skipChecks } from "./sqlite/pragmas.ts";
 
 const FOLDER_MODE = 0o700;
 const FILE_MODE = 0o600;
@@ -82,8 +83,7 @@ export function lockPlace({ folder }: NodePlace): PlaceLock | undefined {
   const lock = attempt(`Cannot lock ${path}`, () => openDatabase(path));
   try {
     chmodSync(path, FILE_MODE);
-    lock.exec("PRAGMA locking_mode = EXCLUSIVE");
-    lock.exec("BEGIN EXCLUSIVE");
+    lockFile(lock);
     return { release: () => lock.close() };
   } catch (error) {
     lock.close();
@@ -124,7 +124,7 @@ export function openReplicated({ dbPath }: NodePlace): Database {
   let db: Database | undefined;
   try {
     db = openDatabase(dbPath);
-    db.exec("PRAGMA ignore_check_constraints = ON");
+    skipChecks(db);
     return db;
   } catch (error) {
     db?.close();

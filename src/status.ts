@@ -50,8 +50,24 @@ export function statusFile({ folder }: NodePlace): string {
   return join(folder, "status.json");
 }
 
-export function writeStatus(place: NodePlace, status: NodeStatus): void {
-  writeWhole(statusFile(place), `${JSON.stringify(status)}\n`);
+/** status.json is written at most this often, ms */
+const WRITE_MS = 500;
+
+/** Writes what a running node says of itself, when it changed. */
+export class StatusFile {
+  private after = 0;
+  private text = "";
+
+  constructor(private readonly place: NodePlace) {}
+
+  write(now: number, status: () => NodeStatus): void {
+    if (now < this.after) return;
+    const text = `${JSON.stringify(status())}\n`;
+    if (text === this.text) return;
+    this.text = text;
+    this.after = now + WRITE_MS;
+    writeWhole(statusFile(this.place), text);
+  }
 }
 
 /** Reads the database and, while a Marmot runs, what it last wrote. @throws MarmotError when there is no database */

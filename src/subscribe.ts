@@ -6,6 +6,7 @@ import type { ChangeStream, Subscription } from "./change_stream.ts";
 import { MessageFormatError, StreamGapError, SubscriptionLostError } from "./errors.ts";
 import type { Clock, Log } from "./runtime.ts";
 import type { Cursor } from "./sqlite/cursors.ts";
+import { untilAborted } from "./waiting.ts";
 
 /** Bytes of messages held for apply, and taken at once */
 const QUEUE_BYTES = 16 * 1024 * 1024;
@@ -142,15 +143,4 @@ function stopReason(error: unknown, stream: string): string | undefined {
 /** First 16 bytes of sha256, in hex: MessageIdentity's digest. */
 export function digestOf(data: Uint8Array): string {
   return createHash("sha256").update(data).digest("hex").slice(0, 32);
-}
-
-async function untilAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal.reason);
-  signal.addEventListener("abort", abort, { once: true });
-  try {
-    await Promise.race([promise, aborted.promise]);
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
 }

@@ -16,7 +16,7 @@ const ALL = [...PROGRAM, ...sourceFiles("scripts", "tests")];
 const LAYERS = {
   vocabulary: [
     ...["acceptance", "bytes", "change", "change_codec", "defaults", "errors", "frame_codec", "hex", "shard"],
-    ...["table_filter", "value_codec", "version"],
+    ...["table_filter", "value_codec", "version", "waiting"],
   ],
   contracts: ["broker", "change_stream", "database", "runtime", "watcher"],
   /** adapters, but the core may speak SQL */
@@ -25,7 +25,7 @@ const LAYERS = {
   runtimes: ["runtime/"],
   configuration: ["config", "config/", "log"],
   stages: ["capture", "publish", "subscribe", "apply"],
-  around: ["cleanup", "clone", "place", "placements", "status"],
+  around: ["cleanup", "clone", "observation", "place", "placements", "settling", "status", "stream_size", "trouble"],
   wiring: ["marmot", "replication"],
   cli: ["cli/"],
 } as const;

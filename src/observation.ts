@@ -1,0 +1,76 @@
+/** Notices what others do to the database: commits, changes of the schema, and a file that is not the one it was. */
+import { statSync } from "node:fs";
+import type { Database, Statement } from "./database.ts";
+import { dataVersion } from "./sqlite/pragmas.ts";
+import { schemaVersion } from "./sqlite/schema.ts";
+
+/** A commit writes to the WAL first, and is visible a moment after that event: looked at this often, for this long, ms */
+const EVENT_STEP_MS = 1;
+const EVENT_MS = 8;
+/** The application counts as writing for this long after a commit, ms */
+const WRITING_MS = 200;
+/** The schema is taken up when it did not change for this long, or after the limit all the same, ms */
+const SCHEMA_QUIET_MS = 30;
+const SCHEMA_LIMIT_MS = 1_000;
+
+export class Observation {
+  private readonly dataVersion: Statement;
+  private lastDataVersion: number | undefined;
+  private eventUntil = 0;
+  private writingUntil = 0;
+  private schema: { version: number; quietSince: number; first: number } | undefined;
+  private readonly inode: bigint;
+
+  constructor(private readonly db: Database) {
+    this.dataVersion = dataVersion(db);
+    this.inode = inodeOf(db.path);
+  }
+
+  /** The path leads to another file than the one that is open. */
+  get isReplaced(): boolean {
+    return inodeOf(this.db.path) !== this.inode;
+  }
+
+  /** A file was written to: perhaps by a commit. */
+  event(now: number): void {
+    this.eventUntil = now + EVENT_MS;
+  }
+
+  /** How soon to look again, ms, when no commit was seen. */
+  patience(now: number): number {
+    return now < this.eventUntil ? EVENT_STEP_MS : Infinity;
+  }
+
+  /** Has another connection committed since the last call? The first call says no: nothing was seen before it. */
+  committed(now: number): boolean {
+    const version = Number(this.dataVersion.get()![0]);
+    const before = this.lastDataVersion;
+    this.lastDataVersion = version;
+    if (before === undefined || before === version) return false;
+    this.writingUntil = now + WRITING_MS;
+    return true;
+  }
+
+  isWriting(now: number): boolean {
+    return now < this.writingUntil;
+  }
+
+  /**
+   * A migration changes the schema step by step: it is followed once it is quiet, so as not to be in the way of its
+   * next step.
+   * @returns how long to wait before that, ms
+   */
+  schemaChanged(now: number): number {
+    const version = schemaVersion(this.db);
+    if (this.schema?.version !== version) {
+      this.schema = { version, quietSince: now, first: this.schema?.first ?? now };
+    }
+    const due = Math.min(this.schema.quietSince + SCHEMA_QUIET_MS, this.schema.first + SCHEMA_LIMIT_MS);
+    if (now >= due) this.schema = undefined;
+    return Math.max(0, due - now);
+  }
+}
+
+function inodeOf(path: string): bigint {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? 0n;
+}

@@ -1,0 +1,152 @@
+/**
+ * Lays changes on the tables, in one transaction: upsert, delete and displace; and then what is pending here over what
+ * was touched, so that every table is the accepted prefix of the stream with this node's pending entries on top (I1).
+ */
+import { type Change, OP_DELETE, OP_INSERT, type SqlValue } from "../change.ts";
+import { sqliteProblem } from "./connection.ts";
+import { fold } from "./quote.ts";
+import { isUniqueViolation } from "./row_writer.ts";
+import type { LocalTable, Mapping } from "./targets.ts";
+
+/** A table's changes can't be applied; the transaction is run again with the table parked. */
+export class TableProblem extends Error {
+  constructor(readonly table: string, readonly reason: string) {
+    super(`${table}: ${reason}`);
+  }
+}
+
+/** What one transaction touched in a table that has pending entries. */
+interface Touched {
+  readonly local: LocalTable;
+  readonly keys: Map<string, SqlValue[]>;
+  readonly hashes: Set<number>;
+}
+
+/** The rows of one transaction; thrown away when it rolls back. */
+export class Laying {
+  /** tables that have pending entries, by folded name */
+  private readonly touched = new Map<string, Touched>();
+  /** how many changes were laid */
+  changes = 0;
+
+  /** @throws TableProblem for a row that the table refuses */
+  apply(changes: readonly Change[], local: LocalTable, mapping: Mapping): void {
+    const touched = this.touch(local);
+    try {
+      for (const change of changes) this.applyChange(change, local, mapping, touched);
+    } catch (error) {
+      if (!isRowProblem(error)) throw error;
+      throw new TableProblem(local.table.name, (error as Error).message);
+    }
+    this.changes += changes.length;
+  }
+
+  /** undefined when nothing is pending in the table, so that nothing has to be laid over it. */
+  private touch(local: LocalTable): Touched | undefined {
+    const name = fold(local.table.name);
+    let touched = this.touched.get(name);
+    if (touched === undefined && local.log.highest() > 0) {
+      this.touched.set(name, touched = { local, keys: new Map(), hashes: new Set() });
+    }
+    return touched;
+  }
+
+  private applyChange(change: Change, local: LocalTable, mapping: Mapping, touched: Touched | undefined): void {
+    const { writer, table } = local;
+    const unique = touched !== undefined && table.uniques.length > 0;
+    if (change.op === OP_DELETE) {
+      const key = mapping.deleteKey.map((place) => change.values[place]!);
+      const before = local.hasTriggers || unique ? writer.read(key) : undefined;
+      touched?.keys.set(writer.canonical(key), key);
+      if (unique) touchRow(touched, before ?? rowOfKey(table.keyIndexes, key));
+      const removed = writer.remove(key);
+      if (before !== undefined && !removed) {
+        throw new Error("a trigger of the application keeps the row from being deleted");
+      }
+      return;
+    }
+    const key: SqlValue[] = mapping.upsertKey.map((place) => change.values[place]!);
+    touched?.keys.set(writer.canonical(key), key);
+    if (local.hasTriggers || unique || (table.nullableKey && key.includes(null))) {
+      this.lay(change, key, local, mapping, touched);
+      return;
+    }
+    try {
+      if (change.op === OP_INSERT || !writer.updateBlind(mapping.carried, change.values, key)) {
+        writer.insertOrUpdate(mapping.carried, change.values, key);
+      }
+    } catch (error) {
+      if (!isUniqueViolation(error)) throw error;
+      this.lay(change, key, local, mapping, touched);
+    }
+  }
+
+  /** The careful way: looks first, and displaces. */
+  private lay(
+    change: Change,
+    key: SqlValue[],
+    local: LocalTable,
+    mapping: Mapping,
+    touched: Touched | undefined,
+  ): void {
+    const { writer } = local;
+    const before = writer.upsert(
+      mapping.carried,
+      change.values,
+      key,
+      (row) => touched !== undefined && touchRow(touched, row),
+    );
+    if (touched === undefined || local.table.uniques.length === 0) return;
+    if (before !== undefined) touchRow(touched, before);
+    const after: SqlValue[] = before === undefined ? [] : [...before];
+    mapping.carried.columns.forEach((column, i) => after[column] = change.values[mapping.carried.places[i]!]!);
+    touchRow(touched, after);
+  }
+
+  /** Lays pending entries over what was touched, so that the application never sees its own write disappear. */
+  rebase(): void {
+    for (const touched of this.touched.values()) {
+      const { local } = touched;
+      if (local.log.highest() === 0) continue;
+      while (!local.pending.step());
+      const entries = local.table.uniques.length > 0 ? local.pending.closure(touched.hashes) : lastOf(touched);
+      try {
+        for (const entry of entries) {
+          if (entry.op === OP_DELETE) local.writer.remove(entry.values);
+          else {
+            const key = local.own.upsertKey.map((place) => entry.values[place]!);
+            local.writer.upsert(local.own.carried, entry.values, key, () => {});
+          }
+        }
+      } catch (error) {
+        if (!isRowProblem(error)) throw error;
+        throw new TableProblem(local.table.name, (error as Error).message);
+      }
+    }
+  }
+}
+
+function touchRow(touched: Touched, row: readonly SqlValue[]): void {
+  const { local } = touched;
+  const key = local.writer.keyOf(row);
+  touched.keys.set(local.writer.canonical(key), key);
+  for (const hash of local.pending.hashesOf(row)) touched.hashes.add(hash);
+}
+
+function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlValue[] {
+  const row: SqlValue[] = [];
+  keyIndexes.forEach((column, i) => row[column] = key[i]!);
+  return row;
+}
+
+function* lastOf({ local, keys }: Touched): Generator<Change> {
+  for (const key of keys.values()) {
+    const entry = local.pending.last(key);
+    if (entry !== undefined) yield entry;
+  }
+}
+
+/** Is this about the row and its table, rather than about the file or a lock? */
+function isRowProblem(error: unknown): boolean {
+  return error instanceof Error && !(error instanceof TableProblem) && sqliteProblem(error) === "other";
+}
