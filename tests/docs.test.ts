@@ -141,6 +141,16 @@ test("files that the documents name exist", () => {
   assert.deepEqual(missing, []);
 });
 
+test("the code map names every file of the core and of src/sqlite", () => {
+  const map = read("docs/ARCHITECTURE.md");
+  const files = (folder: string) => readdirSync(join(PROJECT, folder)).filter((name) => name.endsWith(".ts"));
+  const named = [
+    ...files("src").map((name) => `\`src/${name}\``),
+    ...files("src/sqlite").map((name) => `\`${name}\``),
+  ];
+  assert.deepEqual(named.filter((name) => !map.includes(name)), []);
+});
+
 test("every invariant names a test that holds it", () => {
   const design = read("docs/DESIGN.md");
   const guarantees = read("docs/ARCHITECTURE.md");
