@@ -129,6 +129,24 @@ test("a first start without its NATS server ends with exit code 4, and says wher
   assert.match(stderr, new RegExp(`ERROR Cannot connect to NATS at 127\\.0\\.0\\.1:${port}: nothing listens there\\.`));
 });
 
+test("a first start without its NATS server leaves the database as it was", async () => {
+  await using folder = await tempFolder();
+  const dbPath = folder.file("my.db");
+  const db = new DatabaseSync(dbPath);
+  db.exec("CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)");
+  db.close();
+  const before = await readFile(dbPath);
+  const { code, stderr } = await run(
+    "--db-path",
+    dbPath,
+    "--wal",
+    "--nats-url",
+    `nats://127.0.0.1:${await freePort()}`,
+  );
+  assert.equal(code, EXIT.broker, stderr);
+  assert.deepEqual(await readFile(dbPath), before);
+});
+
 test("a password comes from its file, and a wrong one ends with exit code 4 without being shown", async () => {
   await using folder = await tempFolder();
   await using nats = await startNatsServer({ config: `authorization { user: joe, password: "right one" }` });
