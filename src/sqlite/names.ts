@@ -2,7 +2,7 @@
 import type { TableShape } from "../change.ts";
 import type { Database } from "../database.ts";
 import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
-import { fold } from "./quote.ts";
+import { fold, id } from "./quote.ts";
 import type { Table } from "./schema.ts";
 
 export type TableState = "captured" | "excluded" | "dropped" | "renamed";
@@ -83,8 +83,11 @@ export class Names {
     };
     this.put({ name: table.name, state: "captured", renamedTo: null, shape });
     const columns = this.columnsOf(table.name);
-    for (const column of table.columns) {
-      if (columns.get(fold(column)) !== null) this.putColumn(table.name, column, null);
+    const grown = columns.size > 0;
+    for (const [place, column] of table.columns.entries()) {
+      if (columns.get(fold(column)) === null) continue;
+      this.putColumn(table.name, column, null);
+      if (grown && table.zeros[place] !== null) this.rememberFill(table.name, column);
     }
     if (!this.hadFingerprint(table.name, table.fingerprint)) {
       this.fingerprintsOf(table.name).add(table.fingerprint);
@@ -133,7 +136,15 @@ export class Names {
 
   private putColumn(table: string, column: string, renamedTo: string | null): void {
     this.columnsOf(table).set(fold(column), renamedTo);
-    this.db.prepare(`INSERT OR REPLACE INTO ${COLUMNS} VALUES (?, ?, ?)`).run(fold(table), fold(column), renamedTo);
+    const sql = `INSERT OR REPLACE INTO ${COLUMNS}(table_name, name, renamed_to) VALUES (?, ?, ?)`;
+    this.db.prepare(sql).run(fold(table), fold(column), renamedTo);
+  }
+
+  /** A migration gave its rows some value in a column that must have one: rows from a node without it get the same. */
+  private rememberFill(table: string, column: string): void {
+    const most = `SELECT ${id(column)} FROM main.${id(table)} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
+    const sql = `UPDATE ${COLUMNS} SET fill = (${most}) WHERE table_name = ? AND name = ?`;
+    this.db.prepare(sql).run(fold(table), fold(column));
   }
 
   private columnsOf(table: string): Map<string, string | null> {

@@ -20,8 +20,8 @@ const TABLES: Record<string, string> = {
   parked: "(id INTEGER PRIMARY KEY, table_name TEXT, changes INTEGER, reason TEXT, frame BLOB)",
   /** every table this node ever had, with the shape that its change log has now */
   tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT) WITHOUT ROWID",
-  /** every column a captured table ever had */
-  columns: "(table_name TEXT, name TEXT, renamed_to TEXT, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
+  /** every column a captured table ever had; `fill` is what a migration here gave to most rows in it */
+  columns: "(table_name TEXT, name TEXT, renamed_to TEXT, fill, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
   /** every fingerprint a captured table ever had */
   fingerprints: "(table_name TEXT, fingerprint TEXT, PRIMARY KEY (table_name, fingerprint)) WITHOUT ROWID",
 };

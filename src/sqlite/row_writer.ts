@@ -3,7 +3,8 @@ import { SqlText, type SqlValue } from "../change.ts";
 import type { Database, DriverValue, Statement } from "../database.ts";
 import { canonicalKey } from "../shard.ts";
 import { scan } from "./index_sql.ts";
-import { id } from "./quote.ts";
+import { COLUMNS } from "./own_tables.ts";
+import { fold, id } from "./quote.ts";
 import type { Table } from "./schema.ts";
 import type { TriggerPolicy } from "./trigger_policy.ts";
 import { exactColumns, placeholder, readExact, type TextEncoding, toDriver } from "./values.ts";
@@ -169,8 +170,9 @@ export class RowWriter {
   }
 
   private insertInto(carried: Carried, marks: readonly string[]): string {
-    const columns = carried.columns.map((column) => id(this.table.columns[column]!));
-    return `INSERT INTO ${this.name}(${columns.join(", ")}) VALUES (${marks.join(", ")})`;
+    const filled = fillings(this.table, (column) => carried.columns.includes(column));
+    const columns = [...carried.columns, ...filled.columns].map((column) => id(this.table.columns[column]!));
+    return `INSERT INTO ${this.name}(${columns.join(", ")}) VALUES (${[...marks, ...filled.sql].join(", ")})`;
   }
 
   private insertSql(carried: Carried, marks: readonly string[], withKey: boolean): string {
@@ -211,6 +213,20 @@ export class RowWriter {
   private bind(values: readonly SqlValue[]): DriverValue[] {
     return values.map((value) => toDriver(value, this.encoding));
   }
+}
+
+/**
+ * Columns that a new row must have a value in, and that its origin does not know: a migration added them here, and left no
+ * DEFAULT. Their value is what it gave to the rows it found, else the zero of the type.
+ */
+function fillings(table: Table, given: (column: number) => boolean): { columns: number[]; sql: string[] } {
+  const columns = table.columns.map((_, column) => column).filter((i) => table.zeros[i] !== null && !given(i));
+  const sql = columns.map((column) => {
+    const where = [fold(table.name), fold(table.columns[column]!)].map((name) => `'${name.replaceAll("'", "''")}'`);
+    const fill = `SELECT fill FROM main.${COLUMNS} WHERE table_name = ${where[0]} AND name = ${where[1]}`;
+    return `coalesce((${fill}), ${table.zeros[column]})`;
+  });
+  return { columns, sql };
 }
 
 /** Same storage class, same bytes. */
@@ -259,10 +275,12 @@ class Twin {
    */
   conflicts(row: readonly (SqlValue | undefined)[]): SqlValue[][] {
     this.db.exec(`DELETE FROM ${this.name}`);
-    const names = this.table.columns.filter((_, i) => row[i] !== undefined).map(id);
+    const filled = fillings(this.table, (column) => row[column] !== undefined);
+    const given = this.table.columns.map((_, column) => column).filter((column) => row[column] !== undefined);
+    const names = [...given, ...filled.columns].map((column) => id(this.table.columns[column]!));
     const values = row.filter((value) => value !== undefined);
     const marks = values.map((value) => placeholder(value instanceof SqlText));
-    const into = `INSERT INTO ${this.name}(${names.join(", ")}) VALUES (${marks.join(", ")})`;
+    const into = `INSERT INTO ${this.name}(${names.join(", ")}) VALUES (${[...marks, ...filled.sql].join(", ")})`;
     this.db.prepare(into).run(...values.map((value) => toDriver(value, this.encoding)));
     return this.queries.flatMap((query) =>
       query.all().map((found) => readExact(found, 0, this.table.key.length, this.encoding))

@@ -28,6 +28,8 @@ export interface Table {
   readonly columns: readonly string[];
   /** SQL of each column's DEFAULT, "NULL" where it has none */
   readonly defaults: readonly string[];
+  /** SQL of the zero of each column's type where it must have a value and has no DEFAULT; null elsewhere */
+  readonly zeros: readonly (string | null)[];
   /** primary key columns in key order; ["rowid"] for a table without one (--rowid-tables) */
   readonly key: readonly string[];
   /** indexes of `key` in `columns` */
@@ -191,6 +193,7 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
     name: row.name,
     columns,
     defaults: byRowid ? ["NULL", ...defaults] : defaults,
+    zeros: byRowid ? [null, ...travelling.map(zeroOf)] : travelling.map(zeroOf),
     key,
     keyIndexes: key.map((name) => columns.indexOf(name)),
     collations,
@@ -201,6 +204,13 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
     sql: sqlOf.get(`table ${fold(row.name)}`) ?? "",
     fingerprint: fingerprint(key, collations, uniques),
   };
+}
+
+function zeroOf({ type, notNull, defaultSql, keyPlace }: ColumnRow): string | null {
+  if (!notNull || defaultSql !== null || keyPlace > 0) return null;
+  if (/INT/i.test(type)) return "0";
+  if (/CHAR|CLOB|TEXT/i.test(type)) return "''";
+  return /BLOB/i.test(type) || type === "" ? "x''" : "0";
 }
 
 /** A name for the rowid that no column of the table hides. */
