@@ -29,16 +29,20 @@ export function denoRuntime(): TestRuntime {
   };
 }
 
-/** Bun in the pinned version, through npx, which keeps it in its own cache. */
-export async function bunRuntime(): Promise<TestRuntime> {
+/** The path of Bun in the pinned version, through npx, which keeps it in its own cache. */
+export async function bunProgram(): Promise<string> {
   // On Windows npx is a script, which only a shell starts.
   const options = { shell: platform === "win32" };
-  const path = await run("npx", ["-y", `bun@${BUN_VERSION}`, "-p", "process.execPath"], options).then(
+  return await run("npx", ["-y", `bun@${BUN_VERSION}`, "-p", "process.execPath"], options).then(
     (result) => result.stdout.trim(),
     (error: unknown) => {
-      throw new Error(`Cannot run the tests on Bun: npx -y bun@${BUN_VERSION} failed: ${error}`);
+      throw new Error(`Cannot run Bun: npx -y bun@${BUN_VERSION} failed: ${error}`);
     },
   );
+}
+
+export async function bunRuntime(): Promise<TestRuntime> {
+  const path = await bunProgram();
   return {
     name: "bun",
     version: BUN_VERSION,

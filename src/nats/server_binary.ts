@@ -26,7 +26,7 @@ export function cachedNatsServer(): string {
 }
 
 /** What the operating system calls this user's cache. */
-function cacheFolder(): string {
+export function cacheFolder(): string {
   if (env.XDG_CACHE_HOME) return env.XDG_CACHE_HOME;
   if (platform === "win32") return env.LOCALAPPDATA ?? join(homedir(), "AppData", "Local");
   if (platform === "darwin") return join(homedir(), "Library", "Caches");
