@@ -28,6 +28,8 @@ export type { NodePlace } from "./place.ts";
 
 /** Pause before the broker, or a locked database, is tried again, ms */
 const RETRY_MS = 1_000;
+/** `marmot status` holds the place's lock for a moment: a start must not take it for another Marmot, ms */
+const LOCK_WAIT_MS = 500;
 /** How often a wait for the database's lock is said, ms */
 const SAY_WAITING_MS = 10_000;
 /** After this a stop no longer waits for the broker's answers, ms; two seconds have to do for all of it */
@@ -88,7 +90,7 @@ export async function startNode(given: NodeOptions): Promise<Node> {
   const options: Settings = { ...DEFAULTS, ...given };
   const place = findDatabase(options.dbPath, options.create);
   makeFolder(place);
-  const lock = lockPlace(place);
+  const lock = lockPlace(place, LOCK_WAIT_MS);
   if (lock === undefined) {
     throw new MarmotError(
       `Cannot start on ${place.dbPath}: another Marmot runs on it. Stop that one first.`,

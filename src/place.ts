@@ -77,10 +77,13 @@ export interface PlaceLock {
   release(): void;
 }
 
-/** undefined when another process holds it */
-export function lockPlace({ folder }: NodePlace): PlaceLock | undefined {
+/**
+ * @param waitMs for a process that only asks whether a Marmot runs, and holds the lock for a moment to find out
+ * @returns undefined when another process holds it
+ */
+export function lockPlace({ folder }: NodePlace, waitMs = 0): PlaceLock | undefined {
   const path = join(folder, "lock");
-  const lock = attempt(`Cannot lock ${path}`, () => openDatabase(path));
+  const lock = attempt(`Cannot lock ${path}`, () => openDatabase(path, { busyTimeoutMs: waitMs }));
   try {
     chmodSync(path, FILE_MODE);
     lockFile(lock);
