@@ -6,15 +6,17 @@
  */
 import { constants } from "node:sqlite";
 import type { Database } from "../database.ts";
-import { generatedExpressions, readIndexSql, scan } from "./index_sql.ts";
+import { generatedExpressions, readIndexSql } from "./index_sql.ts";
 import { fold, id } from "./quote.ts";
 import { PREFIX, type Schema, type Table, type Trigger } from "./schema.ts";
+import { readTriggerSql, SelectPlan, selectsInside, type TriggerParts } from "./select_plan.ts";
 
 const { SQLITE_OK, SQLITE_IGNORE, SQLITE_INSERT, SQLITE_DELETE, SQLITE_UPDATE, SQLITE_SELECT, SQLITE_FUNCTION } =
   constants;
 
 const GUARD = "marmot_guard_";
 const NESTED = "marmot_nested";
+const COUNTED = "marmot_counted";
 
 /** What a trigger does, as SQLite's compiler told. */
 interface Learned {
@@ -37,8 +39,10 @@ export class TriggerPolicy {
   /** functions used outside triggers, while one table is learned */
   private outside = new Set<string>();
   private readonly silenced = new Set<string>();
-  /** silenced triggers whose SELECT statements can be left out as well */
-  private readonly mute = new Set<string>();
+  /** silenced triggers whose SELECT statements can be left out as well: all of them, or as planned */
+  private readonly mute = new Map<string, "all" | SelectPlan>();
+  /** SELECTs compiled for a trigger that is tried out */
+  private counted: number | undefined;
   private readonly guarded = new Set<string>();
   private readonly stubs: Set<string>;
   private readonly policies = new Map<string, TablePolicy>();
@@ -87,12 +91,26 @@ export class TriggerPolicy {
       this.record(action, first, second, trigger);
       return SQLITE_OK;
     }
-    if (trigger === null || trigger.startsWith(GUARD)) return SQLITE_OK;
+    if (this.counted !== undefined) return this.count(action, trigger);
+    if (trigger === null) {
+      for (const plan of this.mute.values()) if (plan !== "all") plan.begin();
+      return SQLITE_OK;
+    }
+    if (trigger.startsWith(GUARD)) return SQLITE_OK;
     if (action === SQLITE_INSERT && first !== null) {
       const own = fold(first).startsWith(PREFIX);
       if (own || this.captured.has(fold(first)) || this.silenced.has(trigger)) return SQLITE_IGNORE;
     }
-    return action === SQLITE_SELECT && this.mute.has(trigger) ? SQLITE_IGNORE : SQLITE_OK;
+    if (action !== SQLITE_SELECT) return SQLITE_OK;
+    const mute = this.mute.get(trigger);
+    return mute === "all" || mute?.isStep() ? SQLITE_IGNORE : SQLITE_OK;
+  }
+
+  /** A trigger that is tried out is silenced as the one it stands for. */
+  private count(action: number, trigger: string | null): number {
+    if (trigger !== COUNTED) return SQLITE_OK;
+    if (action === SQLITE_SELECT) this.counted!++;
+    return action === SQLITE_INSERT ? SQLITE_IGNORE : SQLITE_OK;
   }
 
   private record(action: number, first: string | null, second: string | null, trigger: string | null): void {
@@ -129,11 +147,7 @@ export class TriggerPolicy {
     this.outside = new Set();
     this.learning = true;
     try {
-      const columns = table.columns.map(id);
-      const name = `main.${id(table.name)}`;
-      this.compile(`INSERT INTO ${name}(${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`);
-      this.compile(`UPDATE ${name} SET ${columns.map((column) => `${column} = ?`).join(", ")}`);
-      this.compile(`DELETE FROM ${name}`);
+      for (const sql of statementsOf(table)) this.compile(sql);
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -161,9 +175,30 @@ export class TriggerPolicy {
     if (targets.every((target) => this.captured.has(target) || target.startsWith(PREFIX))) {
       this.silenced.add(name);
       const trigger = this.triggers.get(name);
-      if (trigger !== undefined && !selectsInside(trigger.sql)) this.mute.add(name);
+      const parts = trigger === undefined ? undefined : readTriggerSql(trigger.sql);
+      if (parts !== undefined && !this.mute.has(name)) this.silenceSelects(trigger!, parts);
     }
     for (const target of learned.changes) this.guard(target);
+  }
+
+  private silenceSelects(trigger: Trigger, parts: TriggerParts): void {
+    const table = this.captured.get(fold(trigger.table));
+    if (!selectsInside(parts)) this.mute.set(trigger.name, "all");
+    else if (table !== undefined) {
+      this.mute.set(trigger.name, new SelectPlan(parts, (head, steps) => this.countSelects(table, head, steps)));
+    }
+  }
+
+  private countSelects(table: Table, head: string, steps: readonly string[]): number {
+    this.db.exec(`CREATE TEMP TRIGGER ${COUNTED} ${head} BEGIN ${steps.join("; ")}; END`);
+    this.counted = 0;
+    try {
+      for (const sql of statementsOf(table)) this.db.prepare(sql);
+      return this.counted;
+    } finally {
+      this.counted = undefined;
+      this.db.exec(`DROP TRIGGER temp.${COUNTED}`);
+    }
   }
 
   private guard(folded: string): void {
@@ -206,6 +241,17 @@ export class TriggerPolicy {
   }
 }
 
+/** One of each kind that fires triggers. */
+function statementsOf(table: Table): string[] {
+  const columns = table.columns.map(id);
+  const name = `main.${id(table.name)}`;
+  return [
+    `INSERT INTO ${name}(${columns.join(", ")}) VALUES (${columns.map(() => "?").join(", ")})`,
+    `UPDATE ${name} SET ${columns.map((column) => `${column} = ?`).join(", ")}`,
+    `DELETE FROM ${name}`,
+  ];
+}
+
 /** A stub stays with its connection, whatever becomes of the schema. */
 const STUBS = new WeakMap<Database, Set<string>>();
 
@@ -220,22 +266,4 @@ function calls(sql: string, name: string): boolean {
   const plain = sql.replace(/'(?:[^']|'')*'/g, "''");
   const escaped = name.replace(/[^\w]/g, "\\$&");
   return new RegExp(`(^|[^\\w$])["\x60[]?${escaped}["\x60\\]]?\\s*\\(`, "i").test(plain);
-}
-
-/**
- * Has a trigger a SELECT inside another statement or in its WHEN? Those can't be left out: what contains them would be
- * compiled without its operand (seen: a loop without end).
- */
-function selectsInside(sql: string): boolean {
-  const begin = /\bBEGIN\b/i.exec(sql);
-  if (begin === null) return true;
-  if (/\bSELECT\b/i.test(sql.slice(0, begin.index))) return true;
-  const body = `${sql.slice(begin.index + "BEGIN".length)};`;
-  for (let from = 0; from < body.length;) {
-    const end = scan(body, from, (char) => char === ";");
-    const step = body.slice(from, end).trim();
-    if (!/^(SELECT|INSERT|REPLACE)\b/i.test(step) && /\bSELECT\b/i.test(step)) return true;
-    from = end + 1;
-  }
-  return false;
 }

@@ -1,0 +1,84 @@
+/**
+ * Which of the SELECTs that SQLite compiles for a trigger are statements of it. Only those may be left out: without a
+ * SELECT inside an expression, what contains it would be compiled without its operand (seen: a loop without end).
+ */
+import { scan, skipQuoted } from "./index_sql.ts";
+
+const LEADING_COMMENTS = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)+/;
+
+export interface TriggerParts {
+  /** from BEFORE, AFTER or the event on, to BEGIN */
+  readonly head: string;
+  readonly steps: readonly string[];
+}
+
+/** @param sql the text in sqlite_schema, which SQLite has parsed before; undefined if it can't be told apart here */
+export function readTriggerSql(sql: string): TriggerParts | undefined {
+  const create = /^CREATE TRIGGER\s+/i.exec(sql);
+  if (create === null) return undefined;
+  const name = create[0].length;
+  const quoted = skipQuoted(sql, name);
+  const head = quoted > name ? quoted : name + (/^[^\s"'`[(]+/.exec(sql.slice(name))?.[0].length ?? 0);
+  const begin = wordOutside(sql, "BEGIN", head);
+  if (begin === undefined) return undefined;
+  const steps: string[] = [];
+  for (let from = begin + "BEGIN".length;;) {
+    const end = `${sql};`.slice(from).trim() === "" ? -1 : scan(`${sql};`, from, (char) => char === ";");
+    const step = end < 0 ? "" : sql.slice(from, end).replace(LEADING_COMMENTS, "").trim();
+    if (/^(END)?$/i.test(step)) return steps.length === 0 ? undefined : { head: sql.slice(head, begin), steps };
+    steps.push(step);
+    from = end + 1;
+  }
+}
+
+/** Where a word stands outside quotes, comments and parentheses. */
+function wordOutside(sql: string, word: string, from: number): number | undefined {
+  let depth = 0;
+  for (let i = from; i < sql.length;) {
+    const skipped = skipQuoted(sql, i);
+    const found = depth === 0 && skipped === i && sql.slice(i, i + word.length).toUpperCase() === word;
+    if (found && !/\w/.test(sql[i - 1] ?? "") && !/\w/.test(sql[i + word.length] ?? "")) return i;
+    if (sql[i] === "(") depth++;
+    if (sql[i] === ")") depth--;
+    i = Math.max(skipped, i + 1);
+  }
+  return undefined;
+}
+
+/** Has it a SELECT inside its WHEN or inside another statement? */
+export function selectsInside({ head, steps }: TriggerParts): boolean {
+  if (/\bSELECT\b/i.test(head)) return true;
+  return steps.some((step) => !/^(SELECT|INSERT|REPLACE)\b/i.test(step) && /\bSELECT\b/i.test(step));
+}
+
+/** SELECTs are compiled in the same order each time: those of WHEN, then those of each step, its own first. */
+export class SelectPlan {
+  private readonly steps = new Map<number, number>();
+  private readonly total: number;
+  private next = 0;
+
+  /**
+   * @param count how many SELECTs SQLite compiles for a trigger with this head and these steps, whose INSERTs are left out
+   */
+  constructor(parts: TriggerParts, count: (head: string, steps: readonly string[]) => number) {
+    let before = count(parts.head, ["SELECT 1"]) - 1;
+    parts.steps.forEach((step, place) => {
+      const after = count(parts.head, parts.steps.slice(0, place + 1));
+      if (/^(SELECT|VALUES|WITH)\b/i.test(step) && after > before) this.steps.set(before, after - before);
+      before = after;
+    });
+    this.total = before;
+  }
+
+  /** A statement is compiled from its start. */
+  begin(): void {
+    this.next = 0;
+  }
+
+  /** Called for each SELECT that is compiled. @returns whether it is a statement of the trigger, to be left out */
+  isStep(): boolean {
+    const whole = this.steps.get(this.next);
+    this.next = (this.next + (whole ?? 1)) % this.total;
+    return whole !== undefined;
+  }
+}
