@@ -58,8 +58,7 @@ export class Capture {
   private first = true;
   /** some entry had NULL in its key */
   nullKeys = false;
-  /** the backlog of the start was above the limit, and was cut between transactions perhaps */
-  cutBacklog = 0;
+  private cutBacklog = 0;
 
   constructor(
     private readonly db: Database,
@@ -120,6 +119,13 @@ export class Capture {
       }
     }
     return mark;
+  }
+
+  /** Changes of the start's backlog, told once, if it was above the limit and cut, perhaps inside transactions; else 0. */
+  takeCutBacklog(): number {
+    const changes = this.cutBacklog;
+    this.cutBacklog = 0;
+    return changes;
   }
 
   /** The next piece of a batch for a shard; undefined when everything marked was read. */

@@ -4,9 +4,14 @@ import type { Database, Statement } from "./database.ts";
 import { dataVersion } from "./sqlite/pragmas.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
-/** A commit writes to the WAL first, and is visible a moment after that event: looked at this often, for this long, ms */
+/**
+ * A commit writes to the WAL first, and is visible a moment after that event, or later where its process has to wait for
+ * a processor: looked at this often at first, ever less often, and for so long, ms
+ */
 const EVENT_STEP_MS = 1;
-const EVENT_MS = 8;
+const EVENT_MS = 100;
+/** The next look comes after this share of the time since the event. */
+const EVENT_SLOWER = 1 / 8;
 /** The application counts as writing for this long after a commit, ms */
 const WRITING_MS = 200;
 /** The schema is taken up when it did not change for this long, or after the limit all the same, ms */
@@ -16,7 +21,7 @@ const SCHEMA_LIMIT_MS = 1_000;
 export class Observation {
   private readonly dataVersion: Statement;
   private lastDataVersion: number | undefined;
-  private eventUntil = 0;
+  private eventAt = -Infinity;
   private writingUntil = 0;
   private schema: { version: number; quietSince: number; first: number } | undefined;
   private readonly inode: bigint;
@@ -33,12 +38,13 @@ export class Observation {
 
   /** A file was written to: perhaps by a commit. */
   event(now: number): void {
-    this.eventUntil = now + EVENT_MS;
+    this.eventAt = now;
   }
 
   /** How soon to look again, ms, when no commit was seen. */
   patience(now: number): number {
-    return now < this.eventUntil ? EVENT_STEP_MS : Infinity;
+    const since = now - this.eventAt;
+    return since < EVENT_MS ? Math.max(EVENT_STEP_MS, since * EVENT_SLOWER) : Infinity;
   }
 
   /** Has another connection committed since the last call? The first call says no: nothing was seen before it. */

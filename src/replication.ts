@@ -25,6 +25,8 @@ import { Alarm, sleepUnless, untilAborted } from "./waiting.ts";
 
 /** Looked at this often when no event tells of a commit, ms */
 const POLL_MS = 200;
+/** The loop polls by itself; waiting for an event begins anew this often, ms */
+const WATCH_MS = 60_000;
 /** While the application writes, apply transactions begin at least this far apart, ms */
 const GATHER_MS = 20;
 /** Pause before placements are asked for again, ms */
@@ -34,6 +36,7 @@ const PARKED_RETRY_MS = 30_000;
 /** A transaction above this is said, ms */
 const LONG_APPLY_MS = 1_000;
 
+const CUT_BACKLOG = "a large backlog piled up while Marmot was down: it is published in pieces";
 const WENT_BACK = "the database went back to an older copy";
 
 export interface ReplicationOptions {
@@ -70,6 +73,8 @@ export class Replication {
   private readonly alarm = new Alarm();
   private scanWanted = true;
   private readAfter = 0;
+  /** how long this step has read, ms */
+  private reading = 0;
   private applyAfter = 0;
   private parkedAfter = 0;
   private parkedWanted = true;
@@ -242,7 +247,7 @@ export class Replication {
     const { clock } = this.options.runtime;
     try {
       while (!signal.aborted) {
-        if (await watcher.wait(POLL_MS, signal)) this.observation.event(clock.now());
+        if (await watcher.wait(WATCH_MS, signal)) this.observation.event(clock.now());
         this.alarm.ring();
       }
     } catch (error) {
@@ -256,6 +261,7 @@ export class Replication {
     try {
       let pause = this.look(now);
       pause = Math.min(pause, this.publish(now));
+      this.pauseReading();
       pause = Math.min(pause, this.apply(now));
       pause = Math.min(pause, this.layParked(now));
       this.trouble.over();
@@ -279,6 +285,7 @@ export class Replication {
     }
     if (!this.scanWanted) return observation.patience(now);
     if (now < this.readAfter) return this.readAfter - now;
+    const start = this.options.runtime.clock.now();
     const scan = this.capture.scan();
     if (scan.kind === "schema changed") {
       const pause = observation.schemaChanged(now);
@@ -287,20 +294,17 @@ export class Replication {
     }
     this.scanWanted = false;
     this.settling.scanned();
-    if (this.capture.cutBacklog > 0) {
-      this.options.runtime.log.warn("a large backlog piled up while Marmot was down: it is published in pieces", {
-        changes: this.capture.cutBacklog,
-      });
-      this.capture.cutBacklog = 0;
-    }
-    this.pauseReading(now);
+    const changes = this.capture.takeCutBacklog();
+    if (changes > 0) this.options.runtime.log.warn(CUT_BACKLOG, { changes });
+    this.reading += this.options.runtime.clock.now() - start;
     return Infinity;
   }
 
-  /** A reader that is always there keeps the WAL from being checkpointed. */
-  private pauseReading(since: number): void {
-    const now = this.options.runtime.clock.now();
-    this.readAfter = now + (now - since);
+  /** A reader that is always there keeps the WAL from being checkpointed: after a read comes a pause at least as long. */
+  private pauseReading(): void {
+    if (this.reading === 0) return;
+    this.readAfter = this.options.runtime.clock.now() + this.reading;
+    this.reading = 0;
   }
 
   private publish(now: number): number {
@@ -315,7 +319,7 @@ export class Replication {
       publisher.step(cursor, this.applier!.seen(shard, this.nodeId));
       if (publisher.kind !== "ready") pause = Math.min(pause, POLL_MS);
       if (!publisher.open) continue;
-      if (now < this.readAfter && this.readAfter - now > 1) {
+      if (now < this.readAfter) {
         pause = Math.min(pause, this.readAfter - now);
         continue;
       }
@@ -323,7 +327,7 @@ export class Replication {
       const part = this.capture.read(shard, cursor);
       if (part === undefined) continue;
       publisher.send(part);
-      this.pauseReading(start);
+      this.reading += this.options.runtime.clock.now() - start;
       pause = 0;
     }
     return pause;
