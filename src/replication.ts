@@ -51,7 +51,6 @@ export interface ReplicationOptions {
   readonly replaced: (reason: string) => void;
 }
 
-/** Ends the loop; the node starts anew. */
 class ReplacedError extends Error {}
 
 interface Shard {
