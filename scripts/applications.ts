@@ -35,12 +35,14 @@ const run = promisify(execFile);
 
 /** Django, for the Python in PATH. @throws Error that says what is missing */
 export async function ensureDjango(say: (line: string) => void): Promise<Installed> {
-  const { stdout: version } = await run("python3", ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]);
-  const folder = await installed(`django-python${version.trim()}`, [DJANGO_PINS], say, async (target) => {
+  // python3 in PATH may be a script that looks for the real one at each start.
+  const facts = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)";
+  const [, version, program = "python3"] = /^(\S+) (.+)/.exec((await run("python3", ["-c", facts])).stdout) ?? [];
+  const folder = await installed(`django-python${version}`, [DJANGO_PINS], say, async (target) => {
     const options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps"];
-    await command(["python3", "-m", "pip", "install", ...options, "--target", target, "-r", DJANGO_PINS]);
+    await command([program, "-m", "pip", "install", ...options, "--target", target, "-r", DJANGO_PINS]);
   });
-  return { program: "python3", env: { PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" } };
+  return { program, env: { PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" } };
 }
 
 /** Knex and better-sqlite3, and a Node for them. @throws Error that says what is missing */
