@@ -27,10 +27,12 @@ export class ChangeLog {
 
   constructor(db: Database, readonly shape: LogShape, private readonly encoding: TextEncoding) {
     const log = id(logName(shape.table));
-    const columns = shape.columns.map((column) => id(valueColumn(column)));
+    const columns = shape.columns.map((column) => `l.${id(valueColumn(column))}`);
     this.count = columns.length;
     this.range = db.prepare(
-      `SELECT seq, op, stamp, ${exactColumns(columns)} FROM ${log} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
+      `SELECT seq, op, stamp, ${
+        exactColumns(columns)
+      } FROM ${log} AS l WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
     );
     this.highestSeq = db.prepare(`SELECT max(seq) FROM ${log}`);
     this.lowestSeq = db.prepare(`SELECT min(seq) FROM ${log}`);

@@ -27,6 +27,8 @@ export function openDatabase(path: string, options: ConnectionOptions = {}): Dat
   const db = new DatabaseSync(path, {
     readOnly: options.readOnly ?? false,
     enableForeignKeyConstraints: false,
+    // as SQLite's default build has it, in which the application's triggers and CHECKs were made
+    enableDoubleQuotedStringLiterals: true,
     timeout: options.busyTimeoutMs ?? 0,
   });
   return new NodeSqlite(path, db);

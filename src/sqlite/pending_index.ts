@@ -52,9 +52,9 @@ export class PendingIndex {
     this.uniques = plain.filter((unique) => !unique.columns.includes(-1));
     this.opaque = this.uniques.length < plain.length;
     this.columns = [...new Set([...table.keyIndexes, ...this.uniques.flatMap((unique) => unique.columns)])];
-    const exact = exactColumns(this.columns.map((column) => id(valueColumn(table.columns[column]!))));
+    const exact = exactColumns(this.columns.map((column) => `l.${id(valueColumn(table.columns[column]!))}`));
     this.keys = db.prepare(
-      `SELECT seq, ${exact} FROM ${id(logName(table.name))} WHERE seq > ? ORDER BY seq LIMIT ${STEP}`,
+      `SELECT seq, ${exact} FROM ${id(logName(table.name))} AS l WHERE seq > ? ORDER BY seq LIMIT ${STEP}`,
     );
   }
 

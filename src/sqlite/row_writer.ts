@@ -27,7 +27,8 @@ export class RowWriter {
   private readonly statements = new Map<string, Statement>();
   private readonly twin: Twin | undefined;
   private readonly name: string;
-  private readonly whereKey: readonly string[];
+  private readonly keyTerms: readonly string[];
+  private readonly orAbort: string;
   private readonly allColumns: string;
 
   constructor(
@@ -37,9 +38,11 @@ export class RowWriter {
     private readonly encoding: TextEncoding,
   ) {
     this.name = `main.${id(table.name)}`;
-    this.whereKey = table.key.map(id);
-    this.allColumns = exactColumns(table.columns.map(id));
-    if (table.uniques.length > 0) this.twin = new Twin(db, table, encoding);
+    this.keyTerms = table.key.map((column, i) => id(column) + table.keyCollates[i]!);
+    // also what a trigger's own OR says is overruled then, which is why it is not always said
+    this.orAbort = table.conflictClause ? " OR ABORT" : "";
+    this.allColumns = exactColumns(table.columns.map((column) => `r.${id(column)}`));
+    if (table.uniques.length > 0) this.twin = new Twin(db, table, policy, encoding);
   }
 
   /** The row of a key, all columns; undefined if there is none. */
@@ -47,7 +50,7 @@ export class RowWriter {
     const row = this.statement(
       "read",
       key,
-      (marks) => `SELECT ${this.allColumns} FROM ${this.name} WHERE ${this.is(marks)}`,
+      (marks) => `SELECT ${this.allColumns} FROM ${this.name} AS r WHERE ${this.is(marks)}`,
     )
       .get(...this.bind(key));
     return row === undefined ? undefined : readExact(row, 0, this.table.columns.length, this.encoding);
@@ -85,13 +88,13 @@ export class RowWriter {
     key: readonly SqlValue[],
     displaced: Displaced,
   ): SqlValue[] | undefined {
+    if (this.table.nullableKey && key.includes(null)) this.dropTwins(key, displaced);
     const before = this.read(key);
     const row: (SqlValue | undefined)[] = before === undefined ? this.table.columns.map(() => undefined) : [...before];
     carried.columns.forEach((column, i) => row[column] = values[carried.places[i]!]!);
     if (before === undefined) {
       this.displacing(row, displaced, () => this.insert(carried, values));
     } else {
-      if (this.table.nullableKey && key.includes(null)) this.dropTwins(key, displaced);
       const changed = carried.columns.filter((column) => !same(before[column]!, row[column]!));
       if (changed.length > 0) {
         this.displacing(row, displaced, () => this.update(changed, changed.map((column) => row[column]!), key));
@@ -128,7 +131,7 @@ export class RowWriter {
     const all = [...values, ...key];
     const statement = this.statement(`update ${columns.join()}`, all, (marks) => {
       const set = columns.map((column, i) => `${id(this.table.columns[column]!)} = ${marks[i]}`).join(", ");
-      return `UPDATE ${this.name} SET ${set} WHERE ${this.is(marks.slice(columns.length))}`;
+      return `UPDATE${this.orAbort} ${this.name} SET ${set} WHERE ${this.is(marks.slice(columns.length))}`;
     });
     return this.policy.write(this.table, () => statement.run(...this.bind(all)));
   }
@@ -172,7 +175,9 @@ export class RowWriter {
   private insertInto(carried: Carried, marks: readonly string[]): string {
     const filled = fillings(this.table, (column) => carried.columns.includes(column));
     const columns = [...carried.columns, ...filled.columns].map((column) => id(this.table.columns[column]!));
-    return `INSERT INTO ${this.name}(${columns.join(", ")}) VALUES (${[...marks, ...filled.sql].join(", ")})`;
+    return `INSERT${this.orAbort} INTO ${this.name}(${columns.join(", ")}) VALUES (${
+      [...marks, ...filled.sql].join(", ")
+    })`;
   }
 
   private insertSql(carried: Carried, marks: readonly string[], withKey: boolean): string {
@@ -182,7 +187,7 @@ export class RowWriter {
     const action = columns.length === 0
       ? "DO NOTHING"
       : `DO UPDATE SET ${columns.map((column) => `${column} = excluded.${column}`).join(", ")}`;
-    return `${this.insertInto(carried, marks)} ON CONFLICT (${this.whereKey.join(", ")}) ${action}`;
+    return `${this.insertInto(carried, marks)} ON CONFLICT (${this.keyTerms.join(", ")}) ${action}`;
   }
 
   /** Equal keys may differ in bytes (NOCASE, 1 and 1.0), and then the key is written too. */
@@ -195,7 +200,7 @@ export class RowWriter {
   }
 
   private is(marks: readonly string[]): string {
-    return this.whereKey.map((column, i) => `${column} IS ${marks[i]}`).join(" AND ");
+    return this.keyTerms.map((term, i) => `${term} IS ${marks[i]}`).join(" AND ");
   }
 
   private statement(kind: string, values: readonly SqlValue[], sql: (marks: string[]) => string): Statement {
@@ -254,11 +259,16 @@ class Twin {
   private readonly name: string;
   private readonly queries: Statement[];
 
-  constructor(private readonly db: Database, private readonly table: Table, private readonly encoding: TextEncoding) {
+  constructor(
+    private readonly db: Database,
+    private readonly table: Table,
+    policy: TriggerPolicy,
+    private readonly encoding: TextEncoding,
+  ) {
     this.name = `temp.${id(`marmot_twin_${table.name}`)}`;
     const rest = table.sql.slice(scan(table.sql, 0, (char) => char === "("));
     db.exec(`DROP TABLE IF EXISTS ${this.name}`);
-    db.exec(`CREATE TABLE ${this.name}${rest}`);
+    policy.withStubs(() => db.exec(`CREATE TABLE ${this.name}${rest}`));
     const key = exactColumns(table.key.map(id));
     this.queries = table.uniques.map(({ terms, where }) => {
       const equal = terms.map(({ sql, collation }) =>

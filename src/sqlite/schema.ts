@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import type { Database } from "../database.ts";
 import { readIndexSql } from "./index_sql.ts";
-import { fold, id } from "./quote.ts";
+import { fold, id, text } from "./quote.ts";
 import type { TextEncoding } from "./values.ts";
 
 /** Everything that Marmot adds to a database has a name that begins so. */
@@ -32,6 +32,8 @@ export interface Table {
   readonly zeros: readonly (string | null)[];
   /** primary key columns in key order; ["rowid"] for a table without one (--rowid-tables) */
   readonly key: readonly string[];
+  /** COLLATE for each key column, with a space before it, where the key compares otherwise than its column; "" as a rule */
+  readonly keyCollates: readonly string[];
   /** indexes of `key` in `columns` */
   readonly keyIndexes: readonly number[];
   readonly collations: readonly string[];
@@ -42,6 +44,8 @@ export interface Table {
   readonly assignedKey: boolean;
   /** some foreign key on this table has an action for UPDATE: NEW may be stale in our trigger */
   readonly cascadesOnUpdate: boolean;
+  /** some constraint says ON CONFLICT: Marmot's own statements have to overrule it */
+  readonly conflictClause: boolean;
   /** CREATE TABLE as written */
   readonly sql: string;
   readonly fingerprint: string;
@@ -178,33 +182,49 @@ function readTables(db: Database): TableRow[] {
   return [...rows.values()];
 }
 
+/** PRIMARY KEY (name COLLATE …): the key's collation may be another than its column's. */
+const KEY_COLLATION = /\bPRIMARY\s+KEY\s*\([^()]*\bCOLLATE\b/i;
+
 function describe(row: TableRow, sqlOf: Map<string, string>): Table {
   const travelling = row.columns.filter((column) => column.hidden === 0);
   const keyColumns = travelling.filter((column) => column.keyPlace > 0).sort((a, b) => a.keyPlace - b.keyPlace);
   const byRowid = keyColumns.length === 0;
   const key = byRowid ? [rowidName(row)] : keyColumns.map((column) => column.name);
   const columns = byRowid ? [key[0]!, ...travelling.map((c) => c.name)] : travelling.map((c) => c.name);
-  const defaults = travelling.map((column) => column.defaultSql ?? "NULL");
+  const defaults = travelling.map((column) => defaultOf(column.defaultSql));
   const keyIndex = row.indexes.find((index) => index.origin === "pk");
   const assignedKey = !byRowid && keyIndex === undefined && !row.withoutRowid;
   const collations = key.map((_, place) => keyIndex?.terms[place]?.collation ?? "BINARY");
   const uniques = row.indexes.filter((index) => index.origin !== "pk").map((index) => describeUnique(index, sqlOf));
+  const sql = sqlOf.get(`table ${fold(row.name)}`) ?? "";
   return {
     name: row.name,
     columns,
     defaults: byRowid ? ["NULL", ...defaults] : defaults,
     zeros: byRowid ? [null, ...travelling.map(zeroOf)] : travelling.map(zeroOf),
     key,
+    keyCollates: collations.map((collation) => KEY_COLLATION.test(sql) ? ` COLLATE ${id(collation)}` : ""),
     keyIndexes: key.map((name) => columns.indexOf(name)),
     collations,
     nullableKey: !byRowid && !assignedKey && !row.withoutRowid && keyColumns.some((column) => !column.notNull),
     uniques,
     assignedKey,
     cascadesOnUpdate: row.cascades,
-    sql: sqlOf.get(`table ${fold(row.name)}`) ?? "",
+    conflictClause: /\bON\s+CONFLICT\b/i.test(sql),
+    sql,
     fingerprint: fingerprint(key, collations, uniques),
   };
 }
+
+/** A name that stands alone is a string to DEFAULT, quoted or not; anywhere else it would be a column. */
+function defaultOf(sql: string | null): string {
+  if (sql === null) return "NULL";
+  const name = /^(?:"((?:[^"]|"")*)"|`((?:[^`]|``)*)`|\[([^\]]*)\]|([A-Za-z_]\w*))$/.exec(sql);
+  if (name === null || (name[4] !== undefined && DEFAULT_WORDS.test(name[4]))) return sql;
+  return text(name[1]?.replaceAll('""', '"') ?? name[2]?.replaceAll("``", "`") ?? name[3] ?? name[4]!);
+}
+
+const DEFAULT_WORDS = /^(NULL|TRUE|FALSE|CURRENT_TIME|CURRENT_DATE|CURRENT_TIMESTAMP)$/i;
 
 function zeroOf({ type, notNull, defaultSql, keyPlace }: ColumnRow): string | null {
   if (!notNull || defaultSql !== null || keyPlace > 0) return null;

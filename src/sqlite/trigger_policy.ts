@@ -147,7 +147,7 @@ export class TriggerPolicy {
     this.outside = new Set();
     this.learning = true;
     try {
-      for (const sql of statementsOf(table)) this.compile(sql);
+      for (const sql of statementsOf(table)) this.withStubs(() => this.db.prepare(sql));
       return undefined;
     } catch (error) {
       return error instanceof Error ? error.message : String(error);
@@ -156,11 +156,11 @@ export class TriggerPolicy {
     }
   }
 
-  private compile(sql: string): void {
+  /** Compiles something that may name functions of the application: those that are missing get a stub. */
+  withStubs<T>(compile: () => T): T {
     for (;;) {
       try {
-        this.db.prepare(sql);
-        return;
+        return compile();
       } catch (error) {
         const missing = /no such function: (\S+)/.exec(String(error))?.[1];
         if (missing === undefined || this.stubs.has(fold(missing))) throw error;

@@ -45,7 +45,8 @@ export function triggerTexts(table: Table): TriggerText[] {
     const name = `${PREFIX}${table.name}_${suffix}`;
     return { name, sql: `CREATE TRIGGER ${id(name)} AFTER ${event} ON ${id(table.name)}${when} BEGIN ${body} END` };
   };
-  const keyChanged = table.key.map((column) => `OLD.${id(column)} IS NOT NEW.${id(column)}`).join(" OR ");
+  const keyChanged = table.key.map((column, i) => `OLD.${id(column)}${table.keyCollates[i]!} IS NOT NEW.${id(column)}`)
+    .join(" OR ");
   return [
     trigger("insert", "INSERT", upsert(OP_INSERT)),
     trigger("update", "UPDATE", table.cascadesOnUpdate ? upsertFromRow(table) : upsert(OP_UPDATE)),
@@ -64,7 +65,7 @@ function deleteOld(table: Table): string {
 function upsertFromRow(table: Table): string {
   const names = table.columns.map((column) => `, ${id(valueColumn(column))}`).join("");
   const values = table.columns.map((column) => `, ${id(column)}`).join("");
-  const same = table.key.map((column) => `${id(column)} IS NEW.${id(column)}`).join(" AND ");
+  const same = table.key.map((column, i) => `${id(column)}${table.keyCollates[i]!} IS NEW.${id(column)}`).join(" AND ");
   const from = `FROM ${id(table.name)} WHERE ${same}`;
   return `INSERT INTO ${id(logName(table.name))}(op${names}) SELECT ${OP_UPDATE}${values} ${from};`;
 }

@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { corePair } from "./support/core_pair.ts";
+
+for (const clause of ["REPLACE", "IGNORE", "ROLLBACK", "FAIL", "ABORT"]) {
+  test(`a clash is settled as everywhere where a table says UNIQUE ON CONFLICT ${clause}`, async () => {
+    await using pair = await corePair(`CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE ON CONFLICT ${clause}, w)`);
+    const { a, b } = pair;
+    a.run("INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2)");
+    await pair.converged("t");
+    a.run("INSERT INTO t VALUES (3, 'x', 1)");
+    b.run("INSERT INTO t VALUES (4, 'x', 2); INSERT INTO t VALUES (5, 'z', 2)");
+    await pair.converged("t");
+    assert.equal(a.rows("SELECT * FROM t WHERE v = 'x'").length, 1);
+    assert.equal(a.rows("SELECT * FROM t").length, 4);
+    assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
+  });
+
+  test(`the last published row wins where a table says PRIMARY KEY ON CONFLICT ${clause}`, async () => {
+    await using pair = await corePair(`CREATE TABLE t(id TEXT NOT NULL PRIMARY KEY ON CONFLICT ${clause}, v)`);
+    const { a, b } = pair;
+    a.run("INSERT INTO t VALUES ('1', 'a'), ('2', 'b')");
+    await pair.converged("t");
+    a.run("UPDATE t SET v = 'a2' WHERE id = '1'; INSERT INTO t VALUES ('3', 'a')");
+    b.run("UPDATE t SET v = 'b2' WHERE id = '1'; INSERT INTO t VALUES ('3', 'b')");
+    await pair.converged("t");
+    assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
+  });
+}
+
+test("a primary key may compare otherwise than its column", async () => {
+  await using pair = await corePair(`
+    CREATE TABLE loose(k TEXT NOT NULL, v, PRIMARY KEY (k COLLATE NOCASE));
+    CREATE TABLE loose_too(k TEXT, v, PRIMARY KEY (k COLLATE NOCASE)) WITHOUT ROWID;
+    CREATE TABLE strict(k TEXT COLLATE NOCASE, v, PRIMARY KEY (k COLLATE BINARY)) WITHOUT ROWID`);
+  const { a, b } = pair;
+  const all = ["loose", "loose_too", "strict"];
+  a.run(`INSERT INTO loose VALUES ('abc', 1); INSERT INTO loose_too VALUES ('abc', 1);
+    INSERT INTO strict VALUES ('abc', 1), ('ABC', 2)`);
+  await pair.converged(...all);
+  b.run(`UPDATE loose SET k = 'ABC', v = 2; UPDATE loose_too SET k = 'ABC', v = 2;
+    UPDATE strict SET v = 3 WHERE v = 2`);
+  await pair.converged(...all);
+  b.run("DELETE FROM loose WHERE v = 2; REPLACE INTO loose_too VALUES ('aBc', 3); DELETE FROM strict WHERE v = 3");
+  await pair.converged(...all);
+  b.run("UPDATE strict SET k = 'ABC'");
+  await pair.converged(...all);
+  assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
+});
+
+test("strings in double quotes are strings, in triggers, defaults and checks", async () => {
+  await using pair = await corePair(`
+    CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE, s DEFAULT "new" CHECK (s IN ("new", "old")));
+    CREATE TABLE audit(x);
+    CREATE TRIGGER told AFTER UPDATE ON t BEGIN INSERT INTO audit VALUES ("it is " || NEW.v); END;
+    CREATE UNIQUE INDEX partly ON t(s) WHERE s = 'none'`);
+  const { a, b } = pair;
+  a.run("INSERT INTO t(id, v) VALUES (1, 2)");
+  await pair.converged("t");
+  b.run("UPDATE t SET v = 3");
+  a.run("INSERT INTO t(id, v) VALUES (7, 3)");
+  await pair.converged("t");
+  assert.deepEqual(a.rows("SELECT x FROM audit"), [["it is 3"]]);
+  assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
+});
+
+test("a CHECK with a function of the application stops nothing, beside UNIQUE either", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE CHECK (app_ok(v)))", {
+    prepare: (app) => app.function("app_ok", { varargs: true }, () => 1),
+  });
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 2)");
+  await pair.converged("t");
+  b.run("INSERT INTO t VALUES (2, 3)");
+  a.run("INSERT INTO t VALUES (7, 3)");
+  await pair.converged("t");
+  assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
+});
+
+test("rows with NULL in their key are one row in the end", async () => {
+  await using pair = await corePair("CREATE TABLE t(k TEXT PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (NULL, 1), (NULL, 2)");
+  await pair.converged("t");
+  b.run("INSERT INTO t VALUES (NULL, 3), (NULL, 4)");
+  a.run("INSERT INTO t VALUES (NULL, 1)");
+  await pair.converged("t");
+  a.run("INSERT INTO t VALUES (NULL, 5), (NULL, 6); UPDATE t SET v = 5 WHERE v = 4");
+  await pair.converged("t");
+  assert.equal(a.rows("SELECT * FROM t").length, 1);
+  a.run("INSERT INTO t VALUES (NULL, 7), (NULL, 8); DELETE FROM t");
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT * FROM t"), []);
+});
