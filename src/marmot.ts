@@ -142,12 +142,11 @@ class RunningNode implements Node {
     const db = this.db = openReplicated(this.place);
     const first = await this.unlocked(() => !hasOwnTables(db));
     if (!first) this.requireShards(db);
-    if (first) this.broker = await this.connect();
+    const broker = this.broker = first ? await this.connect() : undefined;
     await this.unlocked(() => this.useJournal(db));
     await this.replicate(db);
     if (first) await this.unlocked(() => writeFact(db, "shards", String(this.options.shards)));
-    if (this.broker !== undefined) await this.join(this.broker);
-    else await this.firstConnection();
+    await this.firstConnection(broker);
   }
 
   /** A process of this node on the file as it is now. */
@@ -228,9 +227,9 @@ class RunningNode implements Node {
   }
 
   /** A refusal ends the start; an unreachable broker is tried again in the background. */
-  private async firstConnection(): Promise<void> {
+  private async firstConnection(broker?: Broker): Promise<void> {
     try {
-      await this.join(await this.connect());
+      await this.join(broker ?? await this.connect());
     } catch (error) {
       if (!(error instanceof BrokerUnreachableError)) throw error;
       this.log.warn("broker is away: changes are captured and wait", { error: error.message });
@@ -256,7 +255,13 @@ class RunningNode implements Node {
 
   private async join(broker: Broker): Promise<void> {
     this.broker = broker;
-    this.lease = await broker.registry.lease(this.id, this.nonce, holderOf(this.place));
+    try {
+      this.lease = await broker.registry.lease(this.id, this.nonce, holderOf(this.place));
+    } catch (error) {
+      this.broker = undefined;
+      await broker.close().catch((cause) => this.log.debug("broker not closed", { error: String(cause) }));
+      throw error;
+    }
     const { lost } = this.lease;
     lost.addEventListener("abort", () => this.fail(lost.reason as MarmotError), { once: true });
     this.log.info("connected", { broker: broker.description });

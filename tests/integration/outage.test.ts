@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Cluster, clusterTests, until } from "../support/cluster.ts";
+import { type Cluster, clusterTests, ownClusterTests, until } from "../support/cluster.ts";
 
 const OUTAGE_MS = 6_000;
 const FROZEN_MS = 8_000;
@@ -93,6 +93,26 @@ test("an outage that outlasts a restart of Marmot loses nothing", async (cluster
   await converged();
   assert.equal(await b.app.value("SELECT count(*) FROM t WHERE id IN ('first', 'second', 'third')"), 3);
 });
+
+ownClusterTests({ nodes: 1, prepare: PREPARE })(
+  "a broker that is lost in the middle of a node's first start does not end that node",
+  async (cluster) => {
+    const { server, converged } = cluster;
+    for (const [place, name] of ["x", "y", "z"].entries()) {
+      const node = await cluster.join(name);
+      await node.app.script(PREPARE);
+      await node.start();
+      // Its tables are there a moment before it has joined the others.
+      if (place % 2 === 0) await server!.kill();
+      else server!.freeze();
+      await node.app.run("INSERT INTO t VALUES (?, 1, NULL)", name);
+      await sleep(300);
+      if (place % 2 === 0) await server!.restart();
+      else server!.thaw();
+      await converged();
+    }
+  },
+);
 
 const embedded = clusterTests({ prepare: PREPARE, broker: "embedded" });
 
