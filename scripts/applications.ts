@@ -39,7 +39,14 @@ export async function ensureDjango(say: (line: string) => void): Promise<Install
   const facts = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)";
   const [, version, program = "python3"] = /^(\S+) (.+)/.exec((await run("python3", ["-c", facts])).stdout) ?? [];
   const folder = await installed(`django-python${version}`, [DJANGO_PINS], say, async (target) => {
-    const options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps"];
+    const options = [
+      "--quiet",
+      "--disable-pip-version-check",
+      "--no-input",
+      "--retries=1",
+      "--require-hashes",
+      "--no-deps",
+    ];
     await command([program, "-m", "pip", "install", ...options, "--target", target, "-r", DJANGO_PINS]);
   });
   return { program, env: { PYTHONPATH: folder, PYTHONDONTWRITEBYTECODE: "1" } };
@@ -52,7 +59,13 @@ export async function ensureKnex(say: (line: string) => void): Promise<Installed
     const [from, lock] = NPM_PINS;
     await copyFile(from ?? "", join(target, "package.json"));
     await copyFile(lock ?? "", join(target, "package-lock.json"));
-    const options = ["--ignore-scripts", "--no-audit", "--no-fund", ...(fits ? ["--omit=optional"] : [])];
+    const options = [
+      "--ignore-scripts",
+      "--fetch-retries=1",
+      "--no-audit",
+      "--no-fund",
+      ...(fits ? ["--omit=optional"] : []),
+    ];
     await command(["npm", "ci", "--prefix", target, ...options]);
   });
   const modules = join(folder, "node_modules");
@@ -101,7 +114,7 @@ async function command([program = "", ...args]: readonly string[]): Promise<void
   // On Windows npm is a script, which only a shell starts.
   const options = { env, timeout: INSTALL_TIMEOUT_MS, shell: platform === "win32" };
   await run(program, args, options).catch((error: { stderr?: string; message: string }) => {
-    const told = error.stderr?.split("\n").filter((line) => /error\S* \S/i.test(line)).slice(0, 3).join(" ");
+    const told = error.stderr?.split("\n").filter((line) => /^(ERROR:|npm error) ?\S/.test(line)).slice(0, 3).join(" ");
     const reason = told || error.message;
     throw new Error(`${program} ${args.slice(0, 3).join(" ")} failed: ${reason}`);
   });
