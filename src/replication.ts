@@ -12,7 +12,7 @@ import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
 import type { Runtime } from "./runtime.ts";
-import { install, type Installed } from "./sqlite/install.ts";
+import { install, type Installed, missesCapture } from "./sqlite/install.ts";
 import { fold } from "./sqlite/quote.ts";
 import { Targets } from "./sqlite/targets.ts";
 import { Settling } from "./settling.ts";
@@ -287,7 +287,7 @@ export class Replication {
     const start = this.options.runtime.clock.now();
     const scan = this.capture.scan();
     if (scan.kind === "schema changed") {
-      const pause = observation.schemaChanged(now);
+      const pause = missesCapture(this.options.db, this.installed!) ? 0 : observation.schemaChanged(now);
       if (pause === 0) this.install();
       return pause;
     }

@@ -58,6 +58,22 @@ export function install(db: Database, request: InstallRequest): Installed {
   return transaction(db, "IMMEDIATE", () => new Installation(db, request).run());
 }
 
+/**
+ * Has a table that was captured no triggers, because it was rebuilt or they were dropped? What is written to it meanwhile
+ * is lost to the other nodes, so it can't wait.
+ */
+export function missesCapture(db: Database, { names }: Installed): boolean {
+  const objects = db.prepare("SELECT type, name, tbl_name FROM main.sqlite_schema").all();
+  const captured = new Set<string>();
+  for (const [type, name, table] of objects) {
+    if (type === "trigger" && tableOfTrigger(String(name)) !== undefined) captured.add(fold(String(table)));
+  }
+  return objects.some(([type, name]) => {
+    const state = type === "table" ? names.tables.get(fold(String(name)))?.state : undefined;
+    return (state === "captured" || state === "dropped") && !captured.has(fold(String(name)));
+  });
+}
+
 class Installation {
   private readonly notes: Note[] = [];
   private schema: Schema;
