@@ -215,7 +215,8 @@ export class TriggerPolicy {
 
   private dropGuards(): void {
     const guards = this.db.prepare("SELECT name FROM temp.sqlite_schema WHERE type = 'trigger'").all();
-    for (const [name] of guards) this.db.exec(`DROP TRIGGER temp.${id(String(name))}`);
+    // one whose table was dropped or renamed by another connection is listed, but not there
+    for (const [name] of guards) this.db.exec(`DROP TRIGGER IF EXISTS temp.${id(String(name))}`);
   }
 
   /** A stub, once it is there, would be called for what is stored: in an index, or a generated column. */
