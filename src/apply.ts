@@ -74,6 +74,8 @@ export class Applier {
   /** tables whose changes failed here, until the schema changes: folded name → reason */
   private readonly failing = new Map<string, string>();
   private readonly said = new Set<string>();
+  /** a log got another name while own messages were on their way: their seqs alone tell nothing any more */
+  private logsMoved = false;
 
   constructor(private readonly options: ApplierOptions, shards: number) {
     this.cursors = new Cursors(options.db);
@@ -86,6 +88,8 @@ export class Applier {
 
   useSchema(targets: Targets): void {
     this.targets = targets;
+    this.logsMoved ||= targets.installed.moved.size > 0;
+    this.parked.load();
     this.failing.clear();
     this.said.clear();
   }
@@ -148,6 +152,7 @@ export class Applier {
         const locked = this.options.clock.now();
         for (const { delivery, tables } of prepared) {
           if (messages > 0 && (this.options.clock.now() - locked >= TRANSACTION_MS || partBytes > PARTS_BYTES)) break;
+          if (messages > 0 && this.needsPreparing(delivery, tables, appliedAt)) break;
           if (this.take(shard, delivery, tables, work, seen, appliedAt)) appliedAt = delivery.sequence;
           if (!delivery.message.last) partBytes += delivery.data.length;
           messages++;
@@ -180,15 +185,15 @@ export class Applier {
     const prepared: Prepared[] = [];
     const state = this.shards[shard]!;
     let changes = 0;
-    let foreign = false;
+    let written = false;
     for (const delivery of deliveries) {
       const { message, verdict } = delivery;
       const takesEffect = verdict.accepted && message.last;
       if (takesEffect && message.part > 1 && prepared.length > 0) break;
       if (changes >= TRANSACTION_CHANGES || prepared.length >= TRANSACTION_MESSAGES) break;
       const own = message.origin === this.options.nodeId && message.nonce === this.options.nonce;
-      const rows = !own || foreign || state.appliedAt > message.base || this.mustLookInside();
-      foreign ||= takesEffect && !own;
+      const rows: boolean = !own || written || state.appliedAt > message.base || this.mustLookInside();
+      written ||= takesEffect && rows;
       let tables: TableChanges[] | undefined;
       if (takesEffect && rows) {
         for (const frame of this.framesOf(shard, delivery)) {
@@ -199,6 +204,19 @@ export class Applier {
       prepared.push({ delivery, tables: message.part > 1 ? undefined : tables });
     }
     return prepared;
+  }
+
+  /**
+   * Do rows matter that did not when it was prepared, for what came before it in the transaction? What they need (TEMP
+   * objects) must not be made in a transaction, which may roll back.
+   */
+  private needsPreparing(
+    { message, verdict }: Delivery,
+    tables: TableChanges[] | undefined,
+    appliedAt: number,
+  ): boolean {
+    const rows = appliedAt > message.base || this.mustLookInside();
+    return rows && tables === undefined && verdict.accepted && message.last;
   }
 
   private prepareFrame(frame: Uint8Array): TableChanges[] {
@@ -215,8 +233,9 @@ export class Applier {
     return this.parked.tables.size > 0 || this.failing.size > 0 || this.options.capturedNullKeys();
   }
 
-  private framesOf(shard: number, delivery: Delivery): Iterable<Uint8Array> {
-    return delivery.message.part === 1 ? [delivery.message.frame] : this.frames(shard, delivery);
+  private framesOf(shard: number, { message }: Delivery): Iterable<Uint8Array> {
+    const { part, origin, frame } = message;
+    return part === 1 ? [frame] : this.cursors.frames(shard, origin, frame);
   }
 
   /** @returns whether rows were written */
@@ -253,26 +272,13 @@ export class Applier {
     return wrote;
   }
 
-  /** The frames of a batch in several parts: those stored, and the last message's. */
-  private *frames(shard: number, { message }: Delivery): Generator<Uint8Array> {
-    let pieces: Uint8Array[] = [];
-    for (const { frame, continues } of this.cursors.parts(shard, message.origin)) {
-      pieces.push(frame);
-      if (continues) continue;
-      yield joined(pieces);
-      pieces = [];
-    }
-    pieces.push(message.frame);
-    yield joined(pieces);
-  }
-
   private acknowledge(frame: Uint8Array, own: boolean, work: Work): void {
     if (frame.length === 0) return;
     for (const { table, seqs, stamps } of readFrameSeqs(frame)) {
       const name = fold(this.targets.installed.names.current(table)?.name ?? table);
       const log = this.targets.logs.get(name);
       if (log === undefined) continue;
-      if (own) log.deleteSeqs(seqs);
+      if (own && !this.logsMoved) log.deleteSeqs(seqs);
       else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));
       work.acknowledged.set(name, { highest: 0, lowest: 0 });
     }
@@ -386,15 +392,4 @@ function withNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mappi
   return changes.filter(({ op, values }) =>
     (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
   );
-}
-
-function joined(pieces: readonly Uint8Array[]): Uint8Array {
-  if (pieces.length === 1) return pieces[0]!;
-  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    whole.set(piece, at);
-    at += piece.length;
-  }
-  return whole;
 }

@@ -166,6 +166,18 @@ function decodeText(encoded: Uint8Array): string {
   }
 }
 
+/** One array of many; the only one is given back as it is. */
+export function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  if (pieces.length === 1) return pieces[0]!;
+  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}
+
 export function malformed(state: string, options?: ErrorOptions): MessageFormatError {
   return new MessageFormatError(`Cannot read a message: ${state}`, options);
 }

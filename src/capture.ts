@@ -70,18 +70,18 @@ export class Capture {
   }
 
   /**
-   * Takes up the schema that install left. Positions in logs that are still there are kept.
+   * Takes up the schema that install left. Positions in logs that are still there, under their old names, are kept.
    * @returns whether a log that was read is gone, or has another name: what was published from it may be read again, so
    * publishers must start anew, or a message that is still on its way would acknowledge an entry that uses its number
    */
   useSchema(
     tables: ReadonlyMap<string, ChangeLog>,
     placements: ReadonlyMap<string, Placement>,
-    version: number,
+    { version, moved }: { readonly version: number; readonly moved: ReadonlySet<string> },
   ): boolean {
     this.sources.clear();
     for (const [name, log] of tables) this.sources.set(name, { log, placement: placements.get(name) ?? "rows" });
-    const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name));
+    const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name) || moved.has(name));
     for (const name of gone) this.forget(name);
     this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
     this.version = version;

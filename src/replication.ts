@@ -127,7 +127,7 @@ export class Replication {
   }
 
   private takeUp(): void {
-    if (this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!.version)) {
+    if (this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!)) {
       for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
     }
   }

@@ -1,5 +1,6 @@
 /** What moves in the same transaction as the rows: cursors, accepted numbers, stored parts. */
 import type { Seen } from "../acceptance.ts";
+import { joined } from "../bytes.ts";
 import type { Database, Statement } from "../database.ts";
 import { CURSORS, ORIGINS, PARTS } from "./own_tables.ts";
 
@@ -71,13 +72,26 @@ export class Cursors {
   }
 
   /** One at a time, so that a batch of any size needs the memory of one part. */
-  *parts(shard: number, origin: string): Generator<StoredPart> {
+  private *parts(shard: number, origin: string): Generator<StoredPart> {
     for (let at = 0n;;) {
       const row = this.readPart.get(at, BigInt(shard), origin);
       if (row === undefined) return;
       at = row[0] as bigint;
       yield { continues: Number(row[1]) === 1, frame: row[2] as Uint8Array };
     }
+  }
+
+  /** The frames of a batch in several parts: those stored, and the last part's. */
+  *frames(shard: number, origin: string, last: Uint8Array): Generator<Uint8Array> {
+    let pieces: Uint8Array[] = [];
+    for (const { frame, continues } of this.parts(shard, origin)) {
+      pieces.push(frame);
+      if (continues) continue;
+      yield joined(pieces);
+      pieces = [];
+    }
+    pieces.push(last);
+    yield joined(pieces);
   }
 
   dropParts(shard: number, origin: string): void {

@@ -2,23 +2,16 @@
  * Puts change logs and triggers right, in one transaction: at the start, and whenever the schema changed. Run again
  * without a change of the schema it writes nothing.
  */
-import { OP_DELETE, OP_UPDATE } from "../change.ts";
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
 import { transaction } from "./connection.ts";
-import { Names } from "./names.ts";
+import { type ColumnRename, LogUpkeep } from "./log_upkeep.ts";
+import { type KnownTable, Names } from "./names.ts";
 import { createOwnTables, FORMAT, hasOwnTables, readFact, writeFact } from "./own_tables.ts";
+import { renameParked } from "./parked.ts";
 import { fold, id } from "./quote.ts";
 import { readSchema, type Schema, schemaVersion, type Table, type Trigger } from "./schema.ts";
-import {
-  columnsOfTrigger,
-  logName,
-  logSql,
-  tableOfLog,
-  tableOfTrigger,
-  triggerTexts,
-  valueColumn,
-} from "./triggers.ts";
+import { columnsOfTrigger, logName, logSql, tableOfLog, tableOfTrigger, triggerTexts } from "./triggers.ts";
 
 export interface InstallRequest {
   readonly patterns: TablePatterns;
@@ -50,6 +43,8 @@ export interface Installed {
   readonly names: Names;
   /** folded names of tables that have a change log, dropped ones with entries left included */
   readonly logs: ReadonlySet<string>;
+  /** folded names, old and new, of logs that this install gave another name */
+  readonly moved: ReadonlySet<string>;
   readonly notes: readonly Note[];
 }
 
@@ -78,8 +73,13 @@ class Installation {
   private readonly notes: Note[] = [];
   private schema: Schema;
   private names!: Names;
+  private readonly logs: LogUpkeep;
+  /** folded name of a table → the name its new copy had, while that was logged */
+  private readonly copies = new Map<string, string>();
+  private readonly moved = new Set<string>();
 
   constructor(private readonly db: Database, private readonly request: InstallRequest) {
+    this.logs = new LogUpkeep(db);
     this.schema = readSchema(db, request.rowidTables);
   }
 
@@ -106,7 +106,8 @@ class Installation {
     this.warnAssignedKeys(captured);
     const { schema, names, notes } = this;
     const logs = new Set(this.ownTables().map((name) => tableOfLog(fold(name))).filter((table) => table !== undefined));
-    return { nodeId, schema, version: schemaVersion(this.db), captured, excluded, names, logs, notes };
+    const { moved } = this;
+    return { nodeId, schema, version: schemaVersion(this.db), captured, excluded, names, logs, moved, notes };
   }
 
   private ownTables(): string[] {
@@ -136,41 +137,48 @@ class Installation {
 
   /** A table renamed under us keeps our triggers; SQLite has rewritten their table. */
   private followRenames(): void {
-    const moved = this.schema.triggers.filter((trigger) => {
+    const moved = this.schema.triggers.flatMap((trigger) => {
       const made = tableOfTrigger(trigger.name);
-      return made?.suffix === "insert" && fold(made.table) !== fold(trigger.table);
+      if (made?.suffix !== "insert" || fold(made.table) === fold(trigger.table)) return [];
+      return [{ then: made.table, now: trigger.table, columns: columnsOfTrigger(trigger.sql) }];
     });
-    for (const trigger of moved) this.followRename(tableOfTrigger(trigger.name)!.table, trigger);
-    if (moved.length > 0) this.schema = readSchema(this.db, this.request.rowidTables);
+    if (moved.length === 0) return;
+    const leaving = new Set(moved.map(({ then }) => fold(then)));
+    for (const { name } of this.schema.triggers) {
+      const made = tableOfTrigger(name);
+      if (made !== undefined && leaving.has(fold(made.table))) this.db.exec(`DROP TRIGGER ${id(name)}`);
+    }
+    const renamed = moved.filter(({ then, now }) => {
+      const taken = this.logs.has(now) && !leaving.has(fold(now));
+      if (taken) this.followSwap(then, now);
+      return !taken && this.logs.has(then);
+    });
+    this.logs.rename(renamed.map(({ then, now }) => [then, now]));
+    renameParked(this.db, renamed.map(({ then, now }) => [then, now]));
+    for (const { then, now } of renamed) {
+      this.names.renameTable(then, now);
+      this.moved.add(fold(then)).add(fold(now));
+    }
+    for (const { then, now, columns } of renamed) {
+      this.renameColumns(now, columns);
+      this.names.rememberState(now, "captured");
+      this.note("info", "table was renamed", now, `formerly ${then}`);
+    }
+    this.schema = readSchema(this.db, this.request.rowidTables);
   }
 
-  private followRename(then: string, trigger: Trigger): void {
-    const now = trigger.table;
-    const columns = columnsOfTrigger(trigger.sql);
-    for (const other of this.schema.triggers) {
-      const made = tableOfTrigger(other.name);
-      if (made !== undefined && fold(made.table) === fold(then)) this.db.exec(`DROP TRIGGER ${id(other.name)}`);
-    }
-    const hadLog = this.schema.own.has(fold(logName(now)));
-    if (hadLog || this.names.tables.get(fold(now))?.state === "captured") {
-      // the new copy of a rebuilt table took the old one's name
-      if (this.schema.own.has(fold(logName(then)))) this.db.exec(`DROP TABLE ${id(logName(then))}`);
-      this.names.rememberState(then, "dropped");
-      return;
-    }
-    this.db.exec(`ALTER TABLE ${id(logName(then))} RENAME TO ${id(logName(now))}`);
-    this.names.renameTable(then, now);
-    this.renameColumns(now, columns);
-    this.names.rememberState(now, "captured");
-    this.note("info", "table was renamed", now, `formerly ${then}`);
+  /** The new copy of a rebuilt table took the old one's name: what was written to it since then is in the copy's log. */
+  private followSwap(then: string, now: string): void {
+    if (this.logs.has(then)) this.copies.set(fold(now), then);
+    this.moved.add(fold(then));
+    this.names.rememberState(then, "dropped");
   }
 
-  private renameColumns(table: string, columns: readonly [string, string][]): void {
-    for (const [then, now] of columns) {
-      if (fold(then) === fold(now)) continue;
-      this.db.exec(
-        `ALTER TABLE ${id(logName(table))} RENAME COLUMN ${id(valueColumn(then))} TO ${id(valueColumn(now))}`,
-      );
+  private renameColumns(table: string, columns: readonly ColumnRename[]): void {
+    const renamed = columns.filter(([then, now]) => fold(then) !== fold(now));
+    if (renamed.length === 0) return;
+    this.logs.renameColumns(table, renamed);
+    for (const [then, now] of renamed) {
       this.names.renameColumn(table, then, now);
       this.note("info", "column was renamed", table, `${then} is now ${now}`);
     }
@@ -189,13 +197,34 @@ class Installation {
     if (!right || overtaken || !hasLog) {
       for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
       if (!hasLog) this.db.exec(logSql(table));
-      else this.fitColumns(table);
+      else this.fitColumns(table, known);
       for (const { sql } of expected) this.db.exec(sql);
     }
-    if (overtaken) this.refreshEntries(table);
+    if (overtaken) {
+      this.logs.refresh(table, this.request.scanned(table.name));
+      this.note("info", "capture triggers were put last again", table.name, "a trigger was added after them");
+    }
+    const copy = this.copies.get(fold(table.name));
+    if (copy !== undefined) this.logs.takeOver(table, copy, this.request.scanned(copy));
     if (!hasLog && (first ? this.request.backfill : known === undefined)) this.logAllRows(table, first);
     this.noteGap(table.name, hasLog ? ours.length === 0 : known !== undefined, known?.state === "excluded");
     this.names.rememberCaptured(table);
+  }
+
+  private fitColumns(table: Table, known: KnownTable | undefined): void {
+    const shape = known?.shape;
+    const added = this.logs.fitColumns(table, shape?.key.map((place) => shape.columns[place]!) ?? []);
+    for (const column of added) this.note("info", "column is captured", table.name, column);
+    const keyless = this.logs.dropKeyless(table, added);
+    if (keyless === 0) return;
+    const reason = "its primary key is another now, and these changes have only the old one";
+    this.note("warn", "changes can't be published", table.name, `${keyless} changes: ${reason}`);
+  }
+
+  private logAllRows(table: Table, first: boolean): void {
+    const rows = this.logs.logRows(table);
+    const message = first ? "existing rows will be published" : "table is new and captured";
+    this.note("info", message, table.name, `${rows} rows`);
   }
 
   private noteGap(table: string, gap: boolean, wasExcluded: boolean): void {
@@ -222,94 +251,13 @@ class Installation {
     );
   }
 
-  /** Brings the log's columns to the table's; entries get a new column's value from the row itself. */
-  private fitColumns(table: Table): void {
-    const log = id(logName(table.name));
-    const have = new Set(
-      this.db.prepare(`SELECT name FROM pragma_table_info(?)`).all(logName(table.name)).map(([name]) =>
-        fold(String(name))
-      ),
-    );
-    const wanted = new Set(table.columns.map((column) => fold(valueColumn(column))));
-    table.columns.forEach((column, place) => {
-      if (have.has(fold(valueColumn(column)))) return;
-      this.db.exec(`ALTER TABLE ${log} ADD COLUMN ${id(valueColumn(column))}`);
-      const same = table.key.map((key) => `${id(key)} IS ${log}.${id(valueColumn(key))}`).join(" AND ");
-      const rows = `FROM ${id(table.name)} WHERE ${same} LIMIT 1`;
-      const value = `CASE WHEN EXISTS (SELECT 1 ${rows}) THEN (SELECT ${id(column)} ${rows}) ELSE (${
-        table.defaults[place]
-      }) END`;
-      this.db.exec(`UPDATE ${log} SET ${id(valueColumn(column))} = ${value} WHERE op <> ${OP_DELETE}`);
-      this.note("info", "column is captured", table.name, column);
-    });
-    for (const column of have) {
-      if (column.startsWith("val_") && !wanted.has(column)) {
-        this.db.exec(`ALTER TABLE ${log} DROP COLUMN ${id(column)}`);
-      }
-    }
-  }
-
-  /**
-   * A trigger that was newer than ours wrote to rows before we saw them, so entries since then may hold old images, in
-   * the wrong order. What they are about is logged again from the rows themselves. Where UNIQUE values displace rows, an
-   * old image may have displaced one at a replica: the rows that hold such a value now are logged too.
-   */
-  private refreshEntries(table: Table): void {
-    const log = id(logName(table.name));
-    const since = this.request.scanned(table.name);
-    const keys = table.key.map((column) => id(valueColumn(column)));
-    const images = table.columns.map((column) => `${id(valueColumn(column))} AS ${id(column)}`).join(", ");
-    this.db.exec(`CREATE TEMP TABLE marmot_refresh AS SELECT ${images} FROM ${log} WHERE seq > ${since}`);
-    if (table.uniques.length === 0) this.db.exec(`DELETE FROM ${log} WHERE seq > ${since}`);
-    const same = table.key.map((key) => `r.${id(key)} IS t.${id(key)}`).join(" AND ");
-    const keyNames = table.key.map((key) => `r.${id(key)}`).join(", ");
-    this.db.exec(
-      `INSERT INTO ${log}(op, ${
-        keys.join(", ")
-      }) SELECT DISTINCT ${OP_DELETE}, ${keyNames} FROM temp.marmot_refresh AS r ` +
-        `WHERE NOT EXISTS (SELECT 1 FROM main.${id(table.name)} AS t WHERE ${same})`,
-    );
-    const names = table.columns.map((column) => id(valueColumn(column))).join(", ");
-    const values = table.columns.map((column) => id(column)).join(", ");
-    const row = (names: readonly string[]) => names.length === 1 ? names[0] : `(${names.join(", ")})`;
-    const keyRow = row(table.key.map((key) => id(key)));
-    const exact = table.key.map((key) => `r.${id(key)} IS t.${id(key)}`).join(" AND ");
-    const touched = table.uniques.map(({ terms }) => {
-      const sql = row(terms.map((term) => term.sql));
-      return `${sql} IN (SELECT ${terms.map((term) => term.sql).join(", ")} FROM temp.marmot_refresh)`;
-    });
-    const direct = table.nullableKey
-      ? `EXISTS (SELECT 1 FROM temp.marmot_refresh AS r WHERE ${exact})`
-      : `${keyRow} IN (SELECT ${table.key.map((key) => id(key)).join(", ")} FROM temp.marmot_refresh)`;
-    this.db.exec(
-      `INSERT INTO ${log}(op, ${names}) SELECT ${OP_UPDATE}, ${values} FROM main.${id(table.name)} AS t WHERE ${
-        [direct, ...touched].join(" OR ")
-      }`,
-    );
-    this.db.exec("DROP TABLE temp.marmot_refresh");
-    this.note("info", "capture triggers were put last again", table.name, "a trigger was added after them");
-  }
-
-  private logAllRows(table: Table, first: boolean): void {
-    const names = table.columns.map((column) => id(valueColumn(column))).join(", ");
-    const values = table.columns.map(id).join(", ");
-    const into = `INSERT INTO ${id(logName(table.name))}(op, ${names})`;
-    const rows = this.db.prepare(`${into} SELECT ${OP_UPDATE}, ${values} FROM ${id(table.name)}`).run();
-    this.note(
-      "info",
-      first ? "existing rows will be published" : "table is new and captured",
-      table.name,
-      `${rows} rows`,
-    );
-  }
-
   /** A table that is excluded now: its triggers go; its log stays until it is empty. */
   private release(name: string): void {
     for (const trigger of this.schema.triggers) {
       const made = tableOfTrigger(trigger.name);
       if (made !== undefined && fold(trigger.table) === fold(name)) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
     }
-    if (this.schema.own.has(fold(logName(name)))) this.db.exec(`DROP TABLE ${id(logName(name))}`);
+    if (this.logs.has(name) && this.logs.isEmpty(name)) this.logs.drop(name);
     this.names.rememberState(name, "excluded");
   }
 
@@ -326,8 +274,7 @@ class Installation {
       const table = tableOfLog(folded);
       if (table === undefined || this.schema.tables.has(table)) continue;
       const known = this.names.tables.get(table);
-      const empty = this.db.prepare(`SELECT 1 FROM ${id(folded)} LIMIT 1`).get() === undefined;
-      if (empty || known?.shape == null) this.db.exec(`DROP TABLE ${id(folded)}`);
+      if (this.logs.has(table) && (this.logs.isEmpty(table) || known?.shape == null)) this.logs.drop(table);
     }
   }
 

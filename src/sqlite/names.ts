@@ -100,7 +100,7 @@ export class Names {
       name,
       state,
       renamedTo,
-      shape: state === "dropped" ? this.tables.get(fold(name))?.shape ?? null : null,
+      shape: state === "renamed" ? null : this.tables.get(fold(name))?.shape ?? null,
     });
   }
 

@@ -4,6 +4,7 @@ import { decodeFrame, encodeFrame } from "../change_codec.ts";
 import type { Database, Statement } from "../database.ts";
 import { PARKED } from "./own_tables.ts";
 import { fold } from "./quote.ts";
+import { PREFIX } from "./schema.ts";
 
 export interface ParkedTable {
   readonly table: string;
@@ -66,4 +67,11 @@ export function readParked(db: Database): ParkedTable[] {
     changes: Number(changes),
     reason: String(reason),
   }));
+}
+
+/** What waits for a table waits for it under its new name. Tables may have taken each other's. */
+export function renameParked(db: Database, tables: readonly (readonly [then: string, now: string])[]): void {
+  const update = db.prepare(`UPDATE ${PARKED} SET table_name = ? WHERE table_name = ?`);
+  tables.forEach(([then], place) => update.run(`${PREFIX}${place}`, fold(then)));
+  tables.forEach(([, now], place) => update.run(fold(now), `${PREFIX}${place}`));
 }

@@ -40,7 +40,7 @@ export class Targets {
   private readonly targets = new Map<string, Target>();
   private readonly locals = new Map<string, LocalTable | string>();
   private readonly policy: TriggerPolicy;
-  /** logs of captured tables, and of dropped ones that still hold entries */
+  /** logs of captured tables, and of dropped and excluded ones that still hold entries */
   readonly logs = new Map<string, ChangeLog>();
 
   constructor(private readonly db: Database, readonly installed: Installed, private readonly patterns: TablePatterns) {
@@ -56,7 +56,7 @@ export class Targets {
       this.logs.set(name, new ChangeLog(db, { ...shape, collations: table.collations }, encoding));
     }
     for (const [name, known] of installed.names.tables) {
-      if (known.state !== "dropped" || known.shape === null || !installed.logs.has(name)) continue;
+      if (this.logs.has(name) || known.shape === null || !installed.logs.has(name)) continue;
       this.logs.set(name, new ChangeLog(db, known.shape, encoding));
     }
   }

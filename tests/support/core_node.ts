@@ -46,7 +46,7 @@ export class CoreNode {
   readonly db: Database;
   readonly nonce: string;
   readonly capture: Capture;
-  readonly shards: CoreShard[];
+  readonly shards: CoreShard[] = [];
   /** table and reason of what was parked or skipped */
   readonly notices: string[] = [];
   conflict: string | undefined;
@@ -61,12 +61,11 @@ export class CoreNode {
     this.nonce = options.hex(16);
     this.capture = new Capture(this.db, options.streams.length, options.frameBytes);
     this.install();
-    this.shards = options.streams.map((stream, shard) => ({
-      publisher: this.makePublisher(stream, shard),
-      acceptance: new Acceptance(this.applier.allSeen(shard)),
-      received: this.applier.cursor(shard).sequence,
-      queue: [],
-    }));
+    for (const [shard, stream] of options.streams.entries()) {
+      const publisher = this.makePublisher(stream, shard);
+      const acceptance = new Acceptance(this.applier.allSeen(shard));
+      this.shards.push({ publisher, acceptance, received: this.applier.cursor(shard).sequence, queue: [] });
+    }
   }
 
   get id(): string {
@@ -89,7 +88,8 @@ export class CoreNode {
     const placements = new Map(
       [...targets.logs.keys()].map((name) => [name, this.options.placement?.(name) ?? "rows"]),
     );
-    this.capture.useSchema(targets.logs, placements, this.installed.version);
+    if (!this.capture.useSchema(targets.logs, placements, this.installed)) return;
+    for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
   }
 
   /** Scans, and lets the publisher of a shard do what it can: start, or send `parts` pieces. */

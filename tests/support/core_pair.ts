@@ -68,9 +68,15 @@ export async function corePair(schema: string, options: CorePairOptions = {}): P
   const folder = await tempFolder();
   const stream = new MemoryStream("changes-1");
   let count = 0;
+  let time = 0;
+  const now = () => time += 50;
   const hex = (digits: number) => (++count).toString(16).padStart(digits, "0");
   const member = (name: string, sql: string) =>
-    new CoreMember({ hex, streams: [stream], path: folder.file(name), ...options }, sql, options.prepare ?? (() => {}));
+    new CoreMember(
+      { hex, now, streams: [stream], path: folder.file(name), ...options },
+      sql,
+      options.prepare ?? (() => {}),
+    );
   const a = member("a.db", schema);
   const b = member("b.db", options.other ?? schema);
   return {

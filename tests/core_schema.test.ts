@@ -1,0 +1,200 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { corePair } from "./support/core_pair.ts";
+
+for (const value of ['"active"', "active", "[act ive]", "`it's`", "'x'", "TRUE", "-5", "NULL", "x'00'", "+3.5"]) {
+  test(`a column is added with DEFAULT ${value} while entries are pending`, async () => {
+    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const { a, b } = pair;
+    a.run("INSERT INTO t VALUES (1, 'a'); INSERT INTO t VALUES (2, 'a'); DELETE FROM t WHERE id = 2");
+    for (const { app } of [a, b]) app.exec(`ALTER TABLE t ADD COLUMN c DEFAULT ${value}`);
+    await pair.converged("t");
+  });
+}
+
+test("what is pending in a table is published although it is excluded at the next start", async () => {
+  let exclude: string[] = [];
+  const patterns = {
+    include: [],
+    get exclude() {
+      return exclude;
+    },
+  };
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", { patterns });
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a')");
+  a.crash();
+  exclude = ["t"];
+  a.start();
+  exclude = [];
+  await pair.converged();
+  assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "a"]]);
+});
+
+const REBUILD =
+  `BEGIN; INSERT INTO t_copy SELECT id, v, NULL FROM t; DROP TABLE t; ALTER TABLE t_copy RENAME TO t; COMMIT`;
+const COPY = "CREATE TABLE t_copy(id INTEGER PRIMARY KEY, v, w)";
+
+for (const running of [true, false]) {
+  const when = running ? "before Marmot saw it" : "while Marmot was down";
+  test(`writes to a rebuilt table arrive, made ${when} through the triggers of its copy`, async () => {
+    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const { a, b } = pair;
+    a.run("INSERT INTO t VALUES (1, 'a')");
+    await pair.converged("t");
+    a.run(COPY);
+    b.run(`BEGIN; ${COPY}; COMMIT; ${REBUILD}`);
+    await pair.converged();
+    if (!running) a.crash();
+    a.run(REBUILD);
+    a.run("INSERT INTO t VALUES (2, 'b', 1); UPDATE t SET v = 'new' WHERE id = 1");
+    if (!running) a.start();
+    await pair.converged("t");
+    assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "new", null], [2, "b", 1]]);
+  });
+}
+
+test("a table that is rebuilt with another primary key, and a new column before it, is followed", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a'), (2, 'b'); DELETE FROM t WHERE id = 2");
+  for (const { app } of [a, b]) {
+    app.exec(`BEGIN; CREATE TABLE new__t(extra, uid TEXT PRIMARY KEY NOT NULL, id INTEGER, v);
+      INSERT INTO new__t SELECT 'e', 'u' || id, id, v FROM t; DROP TABLE t; ALTER TABLE new__t RENAME TO t; COMMIT`);
+  }
+  await pair.converged("t");
+  a.run("UPDATE t SET v = 'c'");
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT * FROM t"), [["e", "u1", 1, "c"]]);
+});
+
+test("parked changes stay in front of later ones when their table is renamed", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a')");
+  await pair.converged("t");
+  a.run("ALTER TABLE t ADD COLUMN c");
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (2, 'b', 'c'); UPDATE t SET v = 'old' WHERE id = 1");
+  await pair.converged();
+  b.run("ALTER TABLE t RENAME TO u");
+  await pair.converged();
+  assert.deepEqual(b.node.applier.parkedTables.map(({ table }) => table), ["u"]);
+  a.run("ALTER TABLE t RENAME TO u");
+  await pair.converged();
+  a.run("UPDATE u SET v = 'new' WHERE id = 1");
+  await pair.converged();
+  b.run("ALTER TABLE u ADD COLUMN c");
+  await pair.converged("u");
+  assert.deepEqual(b.rows("SELECT * FROM u"), [[1, "new", null], [2, "b", "c"]]);
+});
+
+test("a broken view, or a trigger with an unknown function, keeps no change of the schema from being followed", async () => {
+  await using pair = await corePair(
+    `CREATE TABLE t(id INTEGER PRIMARY KEY, v, w); CREATE TABLE gone(x); CREATE VIEW broken AS SELECT * FROM gone;
+    DROP TABLE gone; CREATE TRIGGER told AFTER UPDATE ON t BEGIN SELECT app_tell(NEW.id); END`,
+    { prepare: (app) => app.function("app_tell", { varargs: true }, () => 1) },
+  );
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 2, 3)");
+  for (const { app } of [a, b]) {
+    app.exec(`PRAGMA legacy_alter_table = ON; BEGIN; CREATE TABLE new__t(id INTEGER PRIMARY KEY, v, x);
+      INSERT INTO new__t SELECT id, v, 0 FROM t; DROP TABLE t; ALTER TABLE new__t RENAME TO t; COMMIT`);
+  }
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (2, 2, 3)");
+  for (const { app } of [a, b]) app.exec("ALTER TABLE t RENAME TO u");
+  a.run("INSERT INTO u VALUES (3, 2, 3)");
+  await pair.converged("u");
+  assert.equal(b.rows("SELECT * FROM u").length, 3);
+});
+
+test("a table that triggers update is renamed, dropped and made again", async () => {
+  await using pair = await corePair(`CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+    CREATE TABLE s(id INTEGER PRIMARY KEY, n, u UNIQUE);
+    CREATE TRIGGER x AFTER INSERT ON t BEGIN UPDATE s SET n = n + 1; END; INSERT INTO s VALUES (1, 0, 0)`);
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 2)");
+  b.run("INSERT INTO t VALUES (2, 2)");
+  await pair.converged("t", "s");
+  for (const { app } of [a, b]) app.exec("ALTER TABLE s RENAME TO s2");
+  a.run("INSERT INTO t VALUES (3, 2)");
+  await pair.converged("t", "s2");
+  for (const { app } of [a, b]) app.exec("DROP TRIGGER x; DROP TABLE s2; ALTER TABLE t RENAME COLUMN v TO v2");
+  a.run("INSERT INTO t VALUES (4, 2)");
+  await pair.converged("t");
+  for (const { app } of [a, b]) {
+    app.exec(`CREATE TABLE s(id INTEGER PRIMARY KEY, n);
+      CREATE TRIGGER x AFTER INSERT ON t BEGIN UPDATE s SET n = n + 1; END`);
+  }
+  await pair.converged();
+  a.run("INSERT INTO s VALUES (1, 0); INSERT INTO t VALUES (5, 2)");
+  await pair.converged("t", "s");
+  assert.deepEqual(b.rows("SELECT n FROM s"), [[1]]);
+});
+
+test("columns may take each other's names", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v, w)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 2, 3)");
+  await pair.converged("t");
+  for (const { app } of [a, b]) {
+    app.exec("ALTER TABLE t RENAME v TO x; ALTER TABLE t RENAME w TO v; ALTER TABLE t RENAME x TO w");
+  }
+  a.run("INSERT INTO t VALUES (2, 2, 3)");
+  await pair.converged("t");
+});
+
+test("tables may take each other's names", async () => {
+  await using pair = await corePair(
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v)",
+  );
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 2); INSERT INTO u VALUES (1, 9)");
+  await pair.converged("t", "u");
+  for (const { app } of [a, b]) {
+    app.exec("ALTER TABLE t RENAME TO x; ALTER TABLE u RENAME TO t; ALTER TABLE x RENAME TO u");
+  }
+  a.run("INSERT INTO t VALUES (2, 't'); INSERT INTO u VALUES (2, 'u')");
+  await pair.converged("t", "u");
+  assert.deepEqual(b.rows("SELECT * FROM t"), [[1, 9], [2, "t"]]);
+});
+
+test("a message from before a rename acknowledges nothing in the table that has the old name now", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b, stream } = pair;
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (1, 'old')");
+  a.node.publish(0);
+  a.run("ALTER TABLE t RENAME TO u; CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  a.node.publish(0);
+  a.run("INSERT INTO t VALUES (7, 'new'); INSERT INTO u VALUES (2, 'two')");
+  stream.flush();
+  for (const { node } of [a, b]) {
+    node.receive(0, 9);
+    node.apply(0);
+  }
+  assert.deepEqual(a.rows("SELECT val_id FROM __marmot__t_change_log"), [[7]]);
+  b.run("ALTER TABLE t RENAME TO u; CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  await pair.converged("t", "u");
+  assert.deepEqual(b.rows("SELECT id FROM u"), [[1], [2]]);
+});
+
+test("tables that took each other's names keep what they publish apart", async () => {
+  await using pair = await corePair(
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v)",
+  );
+  const { a, b, stream } = pair;
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (1, 't'); INSERT INTO t VALUES (2, 't')");
+  a.node.publish(0);
+  for (const { app } of [a, b]) {
+    app.exec("ALTER TABLE t RENAME TO x; ALTER TABLE u RENAME TO t; ALTER TABLE x RENAME TO u");
+  }
+  a.run("INSERT INTO t VALUES (5, 'late'); INSERT INTO u VALUES (5, 'late')");
+  a.node.publish(0);
+  stream.flush();
+  await pair.converged();
+  assert.deepEqual(b.rows("SELECT id FROM t WHERE v = 'late'"), [[5]]);
+  assert.deepEqual(b.rows("SELECT id FROM u WHERE v = 'late'"), [[5]]);
+});
