@@ -77,6 +77,8 @@ class Installation {
   /** folded name of a table → the name its new copy had, while that was logged */
   private readonly copies = new Map<string, string>();
   private readonly moved = new Set<string>();
+  /** folded names that tables took with a rename: their triggers were there until this transaction */
+  private readonly renamed = new Set<string>();
 
   constructor(private readonly db: Database, private readonly request: InstallRequest) {
     this.logs = new LogUpkeep(db);
@@ -158,6 +160,7 @@ class Installation {
     for (const { then, now } of renamed) {
       this.names.renameTable(then, now);
       this.moved.add(fold(then)).add(fold(now));
+      this.renamed.add(fold(now));
     }
     for (const { then, now, columns } of renamed) {
       this.renameColumns(now, columns);
@@ -207,7 +210,8 @@ class Installation {
     const copy = this.copies.get(fold(table.name));
     if (copy !== undefined) this.logs.takeOver(table, copy, this.request.scanned(copy));
     if (!hasLog && (first ? this.request.backfill : known === undefined)) this.logAllRows(table, first);
-    this.noteGap(table.name, hasLog ? ours.length === 0 : known !== undefined, known?.state === "excluded");
+    const untriggered = ours.length === 0 && !this.renamed.has(fold(table.name));
+    this.noteGap(table.name, hasLog ? untriggered : known !== undefined, known?.state === "excluded");
     this.names.rememberCaptured(table);
   }
 
