@@ -15,7 +15,7 @@ const EVENT_SLOWER = 1 / 8;
 /** The application counts as writing for this long after a commit, ms */
 const WRITING_MS = 200;
 /** The schema is taken up when it did not change for this long, or after the limit all the same, ms */
-const SCHEMA_QUIET_MS = 30;
+const SCHEMA_QUIET_MS = 100;
 const SCHEMA_LIMIT_MS = 1_000;
 
 export class Observation {
