@@ -119,6 +119,7 @@ class RunningNode implements Node {
   private lease: Lease | undefined;
   private replication: Replication | undefined;
   private connecting: Promise<void> | undefined;
+  private restarting: Promise<void> | undefined;
   private nonce = "";
   private stopping: Promise<void> | undefined;
 
@@ -160,7 +161,7 @@ class RunningNode implements Node {
       tables: this.options,
       shards,
       conflict: (reason) => this.conflict(reason),
-      replaced: (reason) => void this.startAnew(reason).catch((error) => this.failWith(error)),
+      replaced: (reason) => this.restarting = this.startAnew(reason).catch((error) => this.failWith(error)),
     });
     await this.unlocked(() => replication.install());
     this.replication = replication;
@@ -173,14 +174,43 @@ class RunningNode implements Node {
   private async startAnew(reason: string): Promise<void> {
     this.log.warn("starting again on the database as it is now", { reason });
     await this.replication!.close();
-    this.db!.close();
-    while (!existsSync(this.place.dbPath)) {
-      this.log.error("the database file is gone: waiting for it", { db: this.place.dbPath });
-      await this.options.runtime.clock.sleep(SAY_WAITING_MS, this.ended.signal);
+    const { id } = this;
+    await this.reopen();
+    if (this.broker === undefined) return;
+    if (this.id === id) this.replication!.connect(this.broker);
+    else await this.takeOtherLease(this.broker);
+  }
+
+  /** The file is another node's, or one that was never replicated. */
+  private async takeOtherLease(broker: Broker): Promise<void> {
+    await this.lease?.release().catch((error) => this.log.debug("lease not released", { error: String(error) }));
+    for (;;) {
+      try {
+        return await this.takeLease(broker);
+      } catch (error) {
+        if (!(error instanceof BrokerUnreachableError)) throw error;
+        await this.options.runtime.clock.sleep(RETRY_MS, this.ended.signal);
+      }
     }
-    this.db = openReplicated(this.place);
-    await this.replicate(this.db);
-    if (this.broker !== undefined) this.replication!.connect(this.broker);
+  }
+
+  /** The file may be gone, or half written, while somebody restores it: it is tried until it can be used. */
+  private async reopen(): Promise<void> {
+    for (let said = "";;) {
+      this.db?.close();
+      this.db = undefined;
+      try {
+        if (!existsSync(this.place.dbPath)) throw new MarmotError("The database file is gone.", EXIT.database);
+        this.db = openReplicated(this.place);
+        return await this.replicate(this.db);
+      } catch (error) {
+        this.ended.signal.throwIfAborted();
+        const reason = (databaseProblem(this.place.dbPath, error) ?? error as Error).message;
+        if (reason !== said) this.log.error("waiting for a database that can be used", { reason });
+        said = reason;
+        await this.options.runtime.clock.sleep(RETRY_MS, this.ended.signal);
+      }
+    }
   }
 
   private failWith(error: unknown): void {
@@ -204,6 +234,7 @@ class RunningNode implements Node {
   private async end(): Promise<void> {
     await this.replication?.drain(DRAIN_MS);
     this.ended.abort(new MarmotError("The node was stopped.", EXIT.ok));
+    await this.restarting;
     const closing = this.replication?.close();
     await this.connecting?.catch(() => {});
     await this.lease?.release().catch((error) => this.log.debug("lease not released", { error: String(error) }));
@@ -256,15 +287,20 @@ class RunningNode implements Node {
   private async join(broker: Broker): Promise<void> {
     this.broker = broker;
     try {
-      this.lease = await broker.registry.lease(this.id, this.nonce, holderOf(this.place));
+      await this.takeLease(broker);
     } catch (error) {
       this.broker = undefined;
       await broker.close().catch((cause) => this.log.debug("broker not closed", { error: String(cause) }));
       throw error;
     }
-    const { lost } = this.lease;
-    lost.addEventListener("abort", () => this.fail(lost.reason as MarmotError), { once: true });
     this.log.info("connected", { broker: broker.description });
+  }
+
+  private async takeLease(broker: Broker): Promise<void> {
+    const lease = this.lease = await broker.registry.lease(this.id, this.nonce, holderOf(this.place));
+    lease.lost.addEventListener("abort", () => {
+      if (lease === this.lease) this.fail(lease.lost.reason as MarmotError);
+    }, { once: true });
     this.replication!.connect(broker);
   }
 

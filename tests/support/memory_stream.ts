@@ -20,6 +20,8 @@ export class MemoryStream implements ChangeStream {
   readonly messages: StreamMessage[] = [];
   readonly network: Travelling[] = [];
   connected = true;
+  /** what is published is stored at once */
+  direct = false;
   private arrived = Promise.withResolvers<void>();
 
   constructor(readonly name: string, readonly maxPayload = 1024 * 1024) {}
@@ -33,6 +35,7 @@ export class MemoryStream implements ChangeStream {
     if (data.length > this.maxPayload) return Promise.reject(new Error(`${data.length} bytes are too many`));
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     this.network.push({ data: data.slice(), answer: resolve, fail: reject });
+    if (this.direct) this.flush();
     return promise;
   }
 
