@@ -15,6 +15,8 @@ const WINDOW_MESSAGES = 128;
 const WINDOW_BYTES = 8 * 1024 * 1024;
 /** Pause before the next try after a publish failed, ms */
 const RETRY_MS = 250;
+/** Failures in a row, with the broker there, after which they are said */
+const FAILURES_SAID = 8;
 /** A marker whose answer came but which is not seen is sent again after this, ms */
 const MARKER_RESEND_MS = 2_000;
 
@@ -54,6 +56,7 @@ export class Publisher {
   private notBefore = 0;
   /** answers to messages of an earlier attempt no longer matter */
   private attempt = 0;
+  private failures = 0;
 
   constructor(private readonly options: PublisherOptions) {}
 
@@ -169,17 +172,23 @@ export class Publisher {
     this.inFlight++;
     this.inFlightBytes += data.length;
     const id = `${header.origin}-${header.nonce}-${header.epoch}-${header.number}`;
-    this.options.stream.publish(data, id).then(() => {}, (error) => this.fail(attempt, error)).finally(() => {
-      this.inFlight--;
-      this.inFlightBytes -= data.length;
-      this.options.wake();
-    });
+    this.options.stream.publish(data, id).then(() => this.failures = 0, (error) => this.fail(attempt, error)).finally(
+      () => {
+        this.inFlight--;
+        this.inFlightBytes -= data.length;
+        this.options.wake();
+      },
+    );
   }
 
   /** A failed publish says nothing about whether the message was stored: only the stream does. */
   private fail(attempt: number, error: unknown): void {
     if (attempt !== this.attempt) return;
-    this.options.log.debug("publish failed", { stream: this.options.stream.name, error: String(error) });
+    const said = ++this.failures === FAILURES_SAID;
+    this.options.log[said ? "warn" : "debug"]("publish failed", {
+      stream: this.options.stream.name,
+      error: String(error),
+    });
     this.notBefore = this.options.clock.now() + RETRY_MS;
     if (this.state.kind === "marking") this.state.sentAt = undefined;
     else this.restart("a publish failed");
