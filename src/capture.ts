@@ -115,7 +115,8 @@ export class Capture {
         const before = this.scanned(name);
         if (head === null || Number(head) <= before) continue;
         mark.ends.set(name, Number(head));
-        mark.changes += Number(head) - before;
+        // at the start, what is in front of the oldest entry was published long ago
+        mark.changes += Number(head) - (this.first ? this.sources.get(name)!.log.lowest() - 1 : before);
       }
     }
     return mark;

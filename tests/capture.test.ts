@@ -1,0 +1,51 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { decodeMessage } from "../src/change_codec.ts";
+import { corePair } from "./support/core_pair.ts";
+import { settle } from "./support/core_node.ts";
+
+test("a start keeps transactions whole, however high the numbers of what is pending are", async () => {
+  await using pair = await corePair(
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v)",
+  );
+  const { a, stream } = pair;
+  await pair.converged();
+  a.crash();
+  a.run("BEGIN; INSERT INTO t VALUES (1, 'a'); INSERT INTO u VALUES (1, 'a'); COMMIT");
+  for (const table of ["t", "u"]) a.run(`UPDATE __marmot__${table}_change_log SET seq = seq + 200000`);
+  a.start();
+  await pair.converged("t", "u");
+  const batches = stream.messages.map(({ data }) => decodeMessage(data)).filter(({ frame }) => frame.length > 0);
+  assert.equal(batches.length, 1);
+});
+
+test("entries written between an acknowledgement's commit and the next look are published", async () => {
+  let between: (() => void) | undefined;
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", {
+    wrap: (db) => ({
+      path: db.path,
+      prepare: (sql) => db.prepare(sql),
+      exec(sql) {
+        db.exec(sql);
+        if (sql === "COMMIT") between?.();
+      },
+      setAuthorizer: (authorizer) => db.setAuthorizer(authorizer),
+      function: (...args) => db.function(...args),
+      close: () => db.close(),
+    }),
+  });
+  const { a, b, stream } = pair;
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (1, 'a'), (2, 'a'), (3, 'a')");
+  a.node.publish(0);
+  stream.flush();
+  await settle();
+  a.node.receive(0, 9);
+  between = () => {
+    between = undefined;
+    a.run("INSERT INTO t VALUES (4, 'b'); UPDATE t SET v = 'c' WHERE id = 2");
+  };
+  a.node.apply(0);
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT v FROM t"), [["a"], ["c"], ["a"], ["b"]]);
+});
