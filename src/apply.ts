@@ -10,7 +10,7 @@ import type { Clock } from "./runtime.ts";
 import { transaction } from "./sqlite/connection.ts";
 import { type Cursor, Cursors } from "./sqlite/cursors.ts";
 import { Laying, TableProblem } from "./sqlite/laying.ts";
-import { Parked, type ParkedTable } from "./sqlite/parked.ts";
+import { Parked, type ParkedPiece, type ParkedTable } from "./sqlite/parked.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 import type { Mapping, Target, Targets } from "./sqlite/targets.ts";
@@ -262,10 +262,10 @@ export class Applier {
       write = !own || appliedAt > message.base;
     }
     let wrote = false;
-    if (tables !== undefined) wrote = this.applyTables(tables, write, work);
+    if (tables !== undefined) wrote = this.applyTables(tables, write, work, message.origin);
     else if (write || this.mustLookInside()) {
       for (const frame of this.framesOf(shard, delivery)) {
-        wrote = this.applyTables(decodeFrame(frame), write, work) || wrote;
+        wrote = this.applyTables(decodeFrame(frame), write, work, message.origin) || wrote;
       }
     }
     if (message.part > 1) this.cursors.dropParts(shard, message.origin);
@@ -288,14 +288,15 @@ export class Applier {
    * @param write false for an own batch whose rows are in the tables already: only what must go everywhere is done
    * @returns whether rows were written
    */
-  private applyTables(tables: readonly TableChanges[], write: boolean, work: Work): boolean {
+  private applyTables(tables: readonly TableChanges[], write: boolean, work: Work, origin: string): boolean {
     let wrote = false;
     for (const changes of tables) {
       const target = this.targets.of(changes);
       const waiting = this.waiting(target);
       if (waiting !== undefined) {
         this.say(waiting.table, waiting.reason, true);
-        this.parked.add(waiting.table, waiting.reason, changes);
+        if (target.kind === "write") this.parked.outlive(waiting.table, origin);
+        this.parked.add(waiting.table, waiting.reason, changes, origin);
         wrote = true;
       } else if (target.kind === "skip") {
         if (write) this.say(changes.table, target.reason, false);
@@ -343,9 +344,9 @@ export class Applier {
         this.parked.tables.delete(name);
         return true;
       }
-      const ready: typeof pieces = [];
+      const ready: ParkedPiece[] = [];
       for (const piece of pieces) {
-        const target = this.targets.of(piece.tables[0]!);
+        const target = this.targets.of(piece.tables[0]!, piece.outlived);
         if (target.kind === "park") parked.reason = target.reason;
         if (target.kind === "park" || this.failing.has(name)) break;
         ready.push(piece);
@@ -355,14 +356,16 @@ export class Applier {
     return false;
   }
 
-  private layPieces(name: string, pieces: readonly { id: bigint; tables: TableChanges[] }[]): boolean {
+  private layPieces(name: string, pieces: readonly ParkedPiece[]): boolean {
     const work: Work = { laying: new Laying(), acknowledged: new Map() };
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version || !this.isSameFile()) return false;
-        for (const changes of pieces.flatMap((piece) => piece.tables)) {
-          const target = this.targets.of(changes);
-          if (target.kind === "write") work.laying.apply(changes.changes, target.local, target.mapping);
+        for (const { tables, outlived } of pieces) {
+          for (const changes of tables) {
+            const target = this.targets.of(changes, outlived);
+            if (target.kind === "write") work.laying.apply(changes.changes, target.local, target.mapping);
+          }
         }
         work.laying.rebase();
         this.parked.removeTo(name, pieces.at(-1)!.id);

@@ -198,3 +198,22 @@ test("tables that took each other's names keep what they publish apart", async (
   assert.deepEqual(b.rows("SELECT id FROM t WHERE v = 'late'"), [[5]]);
   assert.deepEqual(b.rows("SELECT id FROM u WHERE v = 'late'"), [[5]]);
 });
+
+test("changes under a UNIQUE constraint that a node never had are laid on once their origin has left it", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'first')");
+  await pair.converged("t");
+  a.run("CREATE UNIQUE INDEX passing ON t(v)");
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (2, 'under it')");
+  await pair.converged();
+  assert.deepEqual(b.node.applier.parkedTables.map(({ table }) => table), ["t"]);
+  a.run("DROP INDEX passing");
+  await pair.converged();
+  a.run("INSERT INTO t VALUES (3, 'after it')");
+  await pair.converged();
+  b.restart();
+  await pair.converged("t");
+  assert.deepEqual(b.node.applier.parkedTables, []);
+});

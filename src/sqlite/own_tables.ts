@@ -16,8 +16,9 @@ const TABLES: Record<string, string> = {
     "(shard INTEGER, origin TEXT, nonce TEXT, epoch INTEGER, number INTEGER, PRIMARY KEY (shard, origin)) WITHOUT ROWID",
   /** accepted parts of batches whose last part has not come yet */
   parts: "(id INTEGER PRIMARY KEY, shard INTEGER, origin TEXT, continues INTEGER, base INTEGER, frame BLOB)",
-  /** accepted changes that wait for this node's schema, in order */
-  parked: "(id INTEGER PRIMARY KEY, table_name TEXT, changes INTEGER, reason TEXT, frame BLOB)",
+  /** accepted changes that wait for this node's schema, in order; `outlived` once their origin has the schema of here */
+  parked:
+    "(id INTEGER PRIMARY KEY, table_name TEXT, origin TEXT, outlived INTEGER, changes INTEGER, reason TEXT, frame BLOB)",
   /** every table this node ever had, with the shape that its change log has now */
   tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT) WITHOUT ROWID",
   /** every column a captured table ever had; `fill` is what a migration here gave to most rows in it */

@@ -12,17 +12,31 @@ export interface ParkedTable {
   reason: string;
 }
 
+/** Changes of one table in one batch. */
+export interface ParkedPiece {
+  readonly id: bigint;
+  /** its origin has had a schema that is known here since */
+  readonly outlived: boolean;
+  readonly tables: readonly TableChanges[];
+}
+
 export class Parked {
   /** by folded name of the table they wait for */
   readonly tables = new Map<string, ParkedTable>();
   private readonly insert: Statement;
   private readonly first: Statement;
   private readonly remove: Statement;
+  private readonly outlived: Statement;
 
   constructor(private readonly db: Database) {
-    this.insert = db.prepare(`INSERT INTO ${PARKED}(table_name, changes, reason, frame) VALUES (?, ?, ?, ?)`);
-    this.first = db.prepare(`SELECT id, frame FROM ${PARKED} WHERE table_name = ? ORDER BY id LIMIT ?`);
+    this.insert = db.prepare(
+      `INSERT INTO ${PARKED}(table_name, origin, outlived, changes, reason, frame) VALUES (?, ?, 0, ?, ?, ?)`,
+    );
+    this.first = db.prepare(`SELECT id, outlived, frame FROM ${PARKED} WHERE table_name = ? ORDER BY id LIMIT ?`);
     this.remove = db.prepare(`DELETE FROM ${PARKED} WHERE table_name = ? AND id <= ?`);
+    this.outlived = db.prepare(
+      `UPDATE ${PARKED} SET outlived = 1 WHERE table_name = ? AND origin = ? AND NOT outlived`,
+    );
     this.load();
   }
 
@@ -34,19 +48,29 @@ export class Parked {
     }
   }
 
-  add(table: string, reason: string, changes: TableChanges): void {
-    this.insert.run(fold(table), BigInt(changes.changes.length), reason, encodeFrame([changes]));
+  add(table: string, reason: string, changes: TableChanges, origin: string): void {
+    const count = BigInt(changes.changes.length);
+    this.insert.run(fold(table), origin, count, reason, encodeFrame([changes]));
     const parked = this.tables.get(fold(table));
     if (parked === undefined) this.tables.set(fold(table), { table, changes: changes.changes.length, reason });
     else parked.changes += changes.changes.length;
   }
 
   /** The oldest of a table, at most `limit` pieces. */
-  oldest(table: string, limit: number): { id: bigint; tables: TableChanges[] }[] {
-    return this.first.all(fold(table), BigInt(limit)).map(([id, frame]) => ({
+  oldest(table: string, limit: number): ParkedPiece[] {
+    return this.first.all(fold(table), BigInt(limit)).map(([id, outlived, frame]) => ({
       id: id as bigint,
+      outlived: outlived === 1n,
       tables: decodeFrame(frame as Uint8Array),
     }));
+  }
+
+  /**
+   * The origin has a schema of this table that is known here: what it sent before, under one that this node never had, is
+   * not waited for any more.
+   */
+  outlive(table: string, origin: string): void {
+    this.outlived.run(fold(table), origin);
   }
 
   removeTo(table: string, id: bigint): void {

@@ -67,15 +67,18 @@ export class Targets {
     if (local !== undefined && typeof local !== "string") local.pending.acknowledged(highest);
   }
 
-  /** Outside of transactions: the first call for a table compiles statements and makes TEMP objects. */
-  of(shape: TableShape): Target {
-    const key = `${shape.table}\n${shape.fingerprint}\n${shape.columns.join("\n")}`;
+  /**
+   * Outside of transactions: the first call for a table compiles statements and makes TEMP objects.
+   * @param outlived the origin has had a schema that is known here since: a fingerprint in between is not waited for
+   */
+  of(shape: TableShape, outlived = false): Target {
+    const key = `${outlived}\n${shape.table}\n${shape.fingerprint}\n${shape.columns.join("\n")}`;
     let target = this.targets.get(key);
-    if (target === undefined) this.targets.set(key, target = this.find(shape));
+    if (target === undefined) this.targets.set(key, target = this.find(shape, outlived));
     return target;
   }
 
-  private find(shape: TableShape): Target {
+  private find(shape: TableShape, outlived: boolean): Target {
     const excluded = whyExcluded(shape.table, this.patterns);
     if (excluded !== undefined) return { kind: "skip", reason: excluded };
     const { names, captured } = this.installed;
@@ -86,7 +89,8 @@ export class Targets {
     if (known.state === "excluded") return { kind: "skip", reason: "the table is excluded here" };
     const table = captured.get(fold(known.name));
     if (table === undefined) return park("this node has no such table");
-    if (shape.fingerprint !== table.fingerprint && !names.hadFingerprint(table.name, shape.fingerprint)) {
+    const differs = shape.fingerprint !== table.fingerprint && !names.hadFingerprint(table.name, shape.fingerprint);
+    if (differs && !outlived) {
       return park("its primary key or UNIQUE constraints differ from those at the origin");
     }
     const mapping = this.map(shape, table);
