@@ -9,6 +9,8 @@ import { schemaVersion } from "./sqlite/schema.ts";
  * a processor: looked at this often at first, ever less often, and for so long, ms
  */
 const EVENT_STEP_MS = 1;
+/** At first without a timer, which takes 1 to 2 ms at least */
+const EVENT_SPIN_MS = 1;
 const EVENT_MS = 100;
 /** The next look comes after this share of the time since the event. */
 const EVENT_SLOWER = 1 / 8;
@@ -44,6 +46,7 @@ export class Observation {
   /** How soon to look again, ms, when no commit was seen. */
   patience(now: number): number {
     const since = now - this.eventAt;
+    if (since < EVENT_SPIN_MS) return 0;
     return since < EVENT_MS ? Math.max(EVENT_STEP_MS, since * EVENT_SLOWER) : Infinity;
   }
 
