@@ -100,6 +100,8 @@ test("only the owner can read the folder, and no secret is in arguments, environ
 
 test("credentials, name, port and messages are the same at the next start", async () => {
   await using folder = await tempFolder();
+  // the default port may be another test's by the second start
+  await using _ = await occupy(DEFAULT_PORT);
   const options = { folder: folder.file("my.db-marmot") };
   const starts: string[] = [];
   for (const count of [1, 2]) {
