@@ -24,7 +24,7 @@ import { Trouble } from "./trouble.ts";
 import { Alarm, sleepUnless, untilAborted } from "./waiting.ts";
 
 /** Looked at this often when no event tells of a commit, ms */
-const POLL_MS = 200;
+const POLL_MS = 250;
 /** The loop polls by itself; waiting for an event begins anew this often, ms */
 const WATCH_MS = 60_000;
 /** While the application writes, apply transactions begin at least this far apart, ms */
