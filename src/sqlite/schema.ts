@@ -70,6 +70,8 @@ export interface Schema {
   readonly tables: ReadonlyMap<string, Table>;
   readonly skipped: readonly SkippedTable[];
   readonly triggers: readonly Trigger[];
+  /** folded names */
+  readonly views: ReadonlySet<string>;
   /** Marmot's own tables: folded name → columns */
   readonly own: ReadonlyMap<string, readonly string[]>;
 }
@@ -107,10 +109,13 @@ interface IndexRow {
 export function readSchema(db: Database, rowidTables: boolean): Schema {
   const sqlOf = new Map<string, string>();
   const triggers: Trigger[] = [];
+  const views = new Set<string>();
   const objects = db.prepare("SELECT type, name, tbl_name, sql, rowid FROM main.sqlite_schema ORDER BY rowid").all();
   for (const [type, name, table, sql, order] of objects) {
     if (type === "trigger") {
       triggers.push({ name: String(name), table: String(table), sql: String(sql), order: Number(order) });
+    } else if (type === "view") {
+      views.add(fold(String(name)));
     } else if (sql !== null) {
       sqlOf.set(`${type} ${fold(String(name))}`, String(sql));
     }
@@ -128,7 +133,7 @@ export function readSchema(db: Database, rowidTables: boolean): Schema {
     else tables.set(fold(row.name), describe(row, sqlOf));
   }
   const encoding = String(db.prepare("PRAGMA main.encoding").get()![0]) as TextEncoding;
-  return { encoding, tables, skipped, triggers, own };
+  return { encoding, tables, skipped, triggers, views, own };
 }
 
 function whyNotCaptured(row: TableRow, rowidTables: boolean): string | undefined {

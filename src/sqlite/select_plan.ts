@@ -51,23 +51,43 @@ export function selectsInside({ head, steps }: TriggerParts): boolean {
   return steps.some((step) => !/^(SELECT|INSERT|REPLACE)\b/i.test(step) && /\bSELECT\b/i.test(step));
 }
 
+export function isSelect(step: string): boolean {
+  return /^(SELECT|VALUES|WITH)\b/i.test(step);
+}
+
+/** A statement that does nothing but refuse a change. RAISE(IGNORE) is no such: it ends the trigger, and not its row. */
+export function isRefusal(step: string): boolean {
+  return isSelect(step) && /\bRAISE\s*\(\s*(ABORT|FAIL|ROLLBACK)\b/i.test(step) &&
+    !/\bRAISE\s*\(\s*IGNORE\b/i.test(step);
+}
+
 /** SELECTs are compiled in the same order each time: those of WHEN, then those of each step, its own first. */
 export class SelectPlan {
-  private readonly steps = new Map<number, number>();
-  private readonly total: number;
   private next = 0;
 
+  /** @param steps place of each SELECT that is left out → how many SELECTs go with it */
+  private constructor(private readonly steps: ReadonlyMap<number, number>, private readonly total: number) {}
+
   /**
+   * @param left is this statement to be left out?
    * @param count how many SELECTs SQLite compiles for a trigger with this head and these steps, whose INSERTs are left out
+   * as they are in the trigger; undefined where the order can't be known
+   * @returns undefined where the order can't be known
    */
-  constructor(parts: TriggerParts, count: (head: string, steps: readonly string[]) => number) {
-    let before = count(parts.head, ["SELECT 1"]) - 1;
-    parts.steps.forEach((step, place) => {
+  static of(
+    parts: TriggerParts,
+    left: (step: string) => boolean,
+    count: (head: string, steps: readonly string[]) => number | undefined,
+  ): SelectPlan | undefined {
+    const steps = new Map<number, number>();
+    let before = count(parts.head, []);
+    for (const place of parts.steps.keys()) {
       const after = count(parts.head, parts.steps.slice(0, place + 1));
-      if (/^(SELECT|VALUES|WITH)\b/i.test(step) && after > before) this.steps.set(before, after - before);
+      if (before === undefined || after === undefined) return undefined;
+      if (left(parts.steps[place]!) && after > before) steps.set(before, after - before);
       before = after;
-    });
-    this.total = before;
+    }
+    return new SelectPlan(steps, before!);
   }
 
   /** A statement is compiled from its start. */

@@ -9,7 +9,7 @@ import type { Database } from "../database.ts";
 import { generatedExpressions, readIndexSql } from "./index_sql.ts";
 import { fold, id } from "./quote.ts";
 import { PREFIX, type Schema, type Table, type Trigger } from "./schema.ts";
-import { readTriggerSql, SelectPlan, selectsInside, type TriggerParts } from "./select_plan.ts";
+import { isRefusal, isSelect, readTriggerSql, SelectPlan, selectsInside, type TriggerParts } from "./select_plan.ts";
 
 const { SQLITE_OK, SQLITE_IGNORE, SQLITE_INSERT, SQLITE_DELETE, SQLITE_UPDATE, SQLITE_SELECT, SQLITE_FUNCTION } =
   constants;
@@ -42,7 +42,7 @@ export class TriggerPolicy {
   /** silenced triggers whose SELECT statements can be left out as well: all of them, or as planned */
   private readonly mute = new Map<string, "all" | SelectPlan>();
   /** SELECTs compiled for a trigger that is tried out */
-  private counted: number | undefined;
+  private counted: { selects: number; programs: number; readonly silenced: boolean } | undefined;
   private readonly guarded = new Set<string>();
   private readonly stubs: Set<string>;
   private readonly policies = new Map<string, TablePolicy>();
@@ -91,26 +91,34 @@ export class TriggerPolicy {
       this.record(action, first, second, trigger);
       return SQLITE_OK;
     }
-    if (this.counted !== undefined) return this.count(action, trigger);
+    if (this.counted !== undefined) return this.count(this.counted, action, first ?? second, trigger);
     if (trigger === null) {
       for (const plan of this.mute.values()) if (plan !== "all") plan.begin();
       return SQLITE_OK;
     }
     if (trigger.startsWith(GUARD)) return SQLITE_OK;
-    if (action === SQLITE_INSERT && first !== null) {
-      const own = fold(first).startsWith(PREFIX);
-      if (own || this.captured.has(fold(first)) || this.silenced.has(trigger)) return SQLITE_IGNORE;
-    }
+    if (action === SQLITE_INSERT && (this.arrives(first) || this.silenced.has(trigger))) return SQLITE_IGNORE;
     if (action !== SQLITE_SELECT) return SQLITE_OK;
     const mute = this.mute.get(trigger);
     return mute === "all" || mute?.isStep() ? SQLITE_IGNORE : SQLITE_OK;
   }
 
   /** A trigger that is tried out is silenced as the one it stands for. */
-  private count(action: number, trigger: string | null): number {
+  private count(
+    counted: NonNullable<TriggerPolicy["counted"]>,
+    action: number,
+    name: string | null,
+    trigger: string | null,
+  ): number {
     if (trigger !== COUNTED) return SQLITE_OK;
-    if (action === SQLITE_SELECT) this.counted!++;
-    return action === SQLITE_INSERT ? SQLITE_IGNORE : SQLITE_OK;
+    if (action === SQLITE_SELECT) counted.selects++;
+    if (action === SQLITE_FUNCTION && name === NESTED) counted.programs++;
+    return action === SQLITE_INSERT && (counted.silenced || this.arrives(name)) ? SQLITE_IGNORE : SQLITE_OK;
+  }
+
+  /** What a trigger writes to this table was captured at the origin, and comes by itself. */
+  private arrives(table: string | null): boolean {
+    return table !== null && (fold(table).startsWith(PREFIX) || this.captured.has(fold(table)));
   }
 
   private record(action: number, first: string | null, second: string | null, trigger: string | null): void {
@@ -171,30 +179,55 @@ export class TriggerPolicy {
   }
 
   private judge(name: string, learned: Learned): void {
-    const targets = [...learned.inserts, ...learned.changes];
-    if (targets.every((target) => this.captured.has(target) || target.startsWith(PREFIX))) {
-      this.silenced.add(name);
-      const trigger = this.triggers.get(name);
-      const parts = trigger === undefined ? undefined : readTriggerSql(trigger.sql);
-      if (parts !== undefined && !this.mute.has(name)) this.silenceSelects(trigger!, parts);
-    }
+    const silenced = !this.writesElsewhere(learned);
+    if (silenced) this.silenced.add(name);
+    const trigger = this.triggers.get(name);
+    const parts = trigger === undefined ? undefined : readTriggerSql(trigger.sql);
+    if (parts !== undefined && !this.mute.has(name)) this.silenceSelects(trigger!, parts, silenced);
     for (const target of learned.changes) this.guard(target);
   }
 
-  private silenceSelects(trigger: Trigger, parts: TriggerParts): void {
+  /** Has it an effect that does not come by itself? What it writes to a view, the view's own triggers write. */
+  private writesElsewhere(learned: Learned | undefined, seen = new Set<string>()): boolean {
+    return [...learned?.inserts ?? [], ...learned?.changes ?? []].some((target) => {
+      if (this.arrives(target) || seen.has(target)) return false;
+      if (!this.schema.views.has(target)) return true;
+      seen.add(target);
+      const own = [...this.triggers.values()].filter((trigger) => fold(trigger.table) === target);
+      return own.some(({ name }) => this.writesElsewhere(this.learned.get(name), seen));
+    });
+  }
+
+  /** Validation ran at the origin: what it accepted is not refused here, also by a trigger that does other things besides. */
+  private silenceSelects(trigger: Trigger, parts: TriggerParts, silenced: boolean): void {
     const table = this.captured.get(fold(trigger.table));
-    if (!selectsInside(parts)) this.mute.set(trigger.name, "all");
-    else if (table !== undefined) {
-      this.mute.set(trigger.name, new SelectPlan(parts, (head, steps) => this.countSelects(table, head, steps)));
+    const left = silenced ? isSelect : isRefusal;
+    if (silenced && !selectsInside(parts)) this.mute.set(trigger.name, "all");
+    else if (table !== undefined && parts.steps.some(left)) {
+      const count = (head: string, steps: readonly string[]) => this.countSelects(table, head, steps, silenced);
+      const plan = SelectPlan.of(parts, left, count);
+      if (plan !== undefined) this.mute.set(trigger.name, plan);
     }
   }
 
-  private countSelects(table: Table, head: string, steps: readonly string[]): number {
-    this.db.exec(`CREATE TEMP TRIGGER ${COUNTED} ${head} BEGIN ${steps.join("; ")}; END`);
-    this.counted = 0;
+  /** @returns undefined for a trigger that is compiled inside itself: statements with another OR fire it again */
+  private countSelects(
+    table: Table,
+    head: string,
+    steps: readonly string[],
+    silenced: boolean,
+  ): number | undefined {
+    const body = [...steps, `SELECT ${NESTED}()`].join("; ");
+    this.db.exec(`CREATE TEMP TRIGGER ${COUNTED} ${head} BEGIN ${body}; END`);
     try {
-      for (const sql of statementsOf(table)) this.db.prepare(sql);
-      return this.counted;
+      let selects: number | undefined;
+      for (const sql of statementsOf(table)) {
+        const counted = this.counted = { selects: 0, programs: 0, silenced };
+        this.db.prepare(sql);
+        if (counted.programs > 1) return undefined;
+        if (counted.programs === 1) selects = counted.selects - 1;
+      }
+      return selects;
     } finally {
       this.counted = undefined;
       this.db.exec(`DROP TRIGGER temp.${COUNTED}`);
