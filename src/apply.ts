@@ -368,10 +368,9 @@ export class Applier {
           }
         }
         work.laying.rebase();
-        this.parked.removeTo(name, pieces.at(-1)!.id);
+        this.parked.removeFirst(name, pieces);
         return true;
       });
-      this.parked.load();
       for (const [shard, state] of this.shards.entries()) this.shards[shard]!.appliedAt = state.cursor.sequence;
       return done;
     } catch (error) {

@@ -39,7 +39,11 @@ export const FINGERPRINTS = `"${PREFIX}fingerprints"`;
 /** Makes those that are missing; `own` are the folded names of those that are there. */
 export function createOwnTables(db: Database, own: ReadonlyMap<string, unknown>): void {
   for (const [name, columns] of Object.entries(TABLES)) {
-    if (!own.has(fold(PREFIX + name))) db.exec(`CREATE TABLE "${PREFIX}${name}"${columns}`);
+    if (own.has(fold(PREFIX + name))) continue;
+    db.exec(`CREATE TABLE "${PREFIX}${name}"${columns}`);
+    if (name !== "parked") continue;
+    db.exec(`CREATE INDEX "${PREFIX}parked_order" ON "${PREFIX}parked"(table_name)`);
+    db.exec(`CREATE INDEX "${PREFIX}parked_waiting" ON "${PREFIX}parked"(table_name, origin) WHERE NOT outlived`);
   }
 }
 

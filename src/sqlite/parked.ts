@@ -73,8 +73,12 @@ export class Parked {
     this.outlived.run(fold(table), origin);
   }
 
-  removeTo(table: string, id: bigint): void {
-    this.remove.run(fold(table), id);
+  /** Takes the first pieces away, which `oldest` gave. */
+  removeFirst(table: string, pieces: readonly ParkedPiece[]): void {
+    this.remove.run(fold(table), pieces.at(-1)!.id);
+    const parked = this.tables.get(fold(table));
+    const changes = pieces.flatMap(({ tables }) => tables.map((of) => of.changes.length));
+    if (parked !== undefined) parked.changes -= changes.reduce((sum, count) => sum + count, 0);
   }
 
   drop(table: string): void {
