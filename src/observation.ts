@@ -10,7 +10,9 @@ import { schemaVersion } from "./sqlite/schema.ts";
  */
 const EVENT_STEP_MS = 1;
 /** At first without a timer, which takes 1 to 2 ms at least */
-const EVENT_SPIN_MS = 1;
+const EVENT_SPIN_MS = 2.5;
+/** Events that come so soon after a commit of our own are not worth that, ms */
+const OWN_EVENTS_MS = 2;
 const EVENT_MS = 100;
 /** The next look comes after this share of the time since the event. */
 const EVENT_SLOWER = 1 / 8;
@@ -24,6 +26,7 @@ export class Observation {
   private readonly dataVersion: Statement;
   private lastDataVersion: number | undefined;
   private eventAt = -Infinity;
+  private ownUntil = -Infinity;
   private writingUntil = 0;
   private schema: { version: number; quietSince: number; first: number } | undefined;
   private readonly inode: bigint;
@@ -40,7 +43,12 @@ export class Observation {
 
   /** A file was written to: perhaps by a commit. */
   event(now: number): void {
-    this.eventAt = now;
+    this.eventAt = now < this.ownUntil ? now - EVENT_SPIN_MS : now;
+  }
+
+  /** This connection has committed: the events that follow are most likely its own. */
+  wrote(now: number): void {
+    this.ownUntil = now + OWN_EVENTS_MS;
   }
 
   /** How soon to look again, ms, when no commit was seen. */
@@ -57,6 +65,7 @@ export class Observation {
     this.lastDataVersion = version;
     if (before === undefined || before === version) return false;
     this.writingUntil = now + WRITING_MS;
+    this.eventAt = -Infinity;
     return true;
   }
 

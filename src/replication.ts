@@ -52,7 +52,6 @@ export interface ReplicationOptions {
 }
 
 class ReplacedError extends Error {}
-
 interface Shard {
   readonly publisher: Publisher;
   readonly subscriber: Subscriber;
@@ -353,6 +352,7 @@ export class Replication {
       else {
         for (const delivery of subscriber.queue.slice(0, applied.messages)) publisher.observe(delivery);
         subscriber.passed(applied.messages);
+        this.observation.wrote(this.options.runtime.clock.now());
         const { changes, ms } = applied;
         if (ms > LONG_APPLY_MS) {
           this.options.runtime.log.info("a large batch was applied", { changes, ms: Math.round(ms) });
