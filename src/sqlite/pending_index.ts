@@ -99,8 +99,9 @@ export class PendingIndex {
   /** The last pending entry of a key, undefined if there is none. */
   last(key: readonly SqlValue[]): Change | undefined {
     const wanted = canonicalKey(key, this.table.collations);
+    const entries = this.readable();
     for (const seq of this.find(this.keyHash(key))) {
-      const entry = this.entry(seq);
+      const entry = entries(seq);
       if (entry !== undefined && canonicalKey(this.keyOf(entry), this.table.collations) === wanted) return entry;
     }
     return undefined;
@@ -111,11 +112,12 @@ export class PendingIndex {
     if (this.opaque) return this.log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
     const seen = new Set(touched);
     const entries = new Map<number, Change>();
+    const read = this.readable();
     const queue = [...touched];
     for (let hash = queue.pop(); hash !== undefined; hash = queue.pop()) {
       for (const seq of this.find(hash)) {
         if (entries.has(seq)) continue;
-        const entry = this.entry(seq);
+        const entry = read(seq);
         if (entry === undefined) continue;
         entries.set(seq, entry);
         for (const other of this.hashesOf(this.valuesOf(entry))) {
@@ -140,9 +142,15 @@ export class PendingIndex {
     return entry.op === OP_DELETE ? [...entry.values] : this.table.keyIndexes.map((column) => entry.values[column]!);
   }
 
-  private entry(seq: number): Change | undefined {
-    for (const change of this.log.read(seq - 1, seq, 1)) return change;
-    return undefined;
+  /** Reads entries by seq. After a miss, those older than all that are left are known to be gone: a busy row has many. */
+  private readable(): (seq: number) => Change | undefined {
+    let lowest = 0;
+    return (seq) => {
+      if (seq < lowest) return undefined;
+      const [entry] = this.log.read(seq - 1, seq, 1);
+      if (entry === undefined && lowest === 0) lowest = this.log.lowest();
+      return entry;
+    };
   }
 
   /** Newest first. */
