@@ -87,7 +87,7 @@ export class Names {
     for (const [place, column] of table.columns.entries()) {
       if (columns.get(fold(column)) === null) continue;
       this.putColumn(table.name, column, null);
-      if (grown && table.zeros[place] !== null) this.rememberFill(table.name, column);
+      if (grown) this.rememberFill(table, place);
     }
     if (!this.hadFingerprint(table.name, table.fingerprint)) {
       this.fingerprintsOf(table.name).add(table.fingerprint);
@@ -106,11 +106,14 @@ export class Names {
 
   renameColumn(table: string, then: string, now: string): void {
     this.putColumn(table, then, now);
+    if (this.columnsOf(table).get(fold(now)) === undefined) this.inheritColumn([table, then], [table, now], null);
   }
 
   /** The new name of a table inherits the columns and fingerprints of the old one. */
   renameTable(then: string, now: string): void {
-    for (const [column, renamedTo] of this.columnsOf(then)) this.putColumn(now, column, renamedTo);
+    for (const [column, renamedTo] of this.columnsOf(then)) {
+      this.inheritColumn([then, column], [now, column], renamedTo);
+    }
     for (const fingerprint of this.fingerprintsOf(then)) {
       this.fingerprintsOf(now).add(fingerprint);
       this.db.prepare(`INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`).run(fold(now), fingerprint);
@@ -136,15 +139,32 @@ export class Names {
 
   private putColumn(table: string, column: string, renamedTo: string | null): void {
     this.columnsOf(table).set(fold(column), renamedTo);
-    const sql = `INSERT OR REPLACE INTO ${COLUMNS}(table_name, name, renamed_to) VALUES (?, ?, ?)`;
+    const sql = `INSERT INTO ${COLUMNS}(table_name, name, renamed_to) VALUES (?, ?, ?)
+      ON CONFLICT (table_name, name) DO UPDATE SET renamed_to = excluded.renamed_to`;
     this.db.prepare(sql).run(fold(table), fold(column), renamedTo);
   }
 
-  /** A migration gave its rows some value in a column that must have one: rows from a node without it get the same. */
-  private rememberFill(table: string, column: string): void {
-    const most = `SELECT ${id(column)} FROM main.${id(table)} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
-    const sql = `UPDATE ${COLUMNS} SET fill = (${most}) WHERE table_name = ? AND name = ?`;
-    this.db.prepare(sql).run(fold(table), fold(column));
+  /** Under another name, a column is filled as before. */
+  private inheritColumn(then: readonly string[], now: readonly string[], renamedTo: string | null): void {
+    this.putColumn(now[0]!, now[1]!, renamedTo);
+    const fill = `SELECT fill FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
+    const sql = `UPDATE ${COLUMNS} SET fill = (${fill}) WHERE table_name = ? AND name = ?`;
+    this.db.prepare(sql).run(...[...then, ...now].map(fold));
+  }
+
+  /**
+   * A migration gave its rows some value in a new column: rows from a node without it get the same, even if the column has
+   * no DEFAULT, or loses it in a rebuild. Values that differ, or that of a single row, may be made of something else: only
+   * a column that must have a value gets the most frequent one then.
+   */
+  private rememberFill({ name, columns, zeros, defaults }: Table, place: number): void {
+    const column = id(columns[place]!);
+    const required = zeros[place] !== null && zeros[place] !== "NULL";
+    const most = `SELECT ${column} FROM main.${id(name)} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
+    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(${column}) FROM main.${id(name)}
+      HAVING count(*) > 1 AND count(*) = count(${column}) AND min(${column}) IS max(${column})`;
+    const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
+    this.db.prepare(sql).run(fold(name), fold(columns[place]!));
   }
 
   private columnsOf(table: string): Map<string, string | null> {

@@ -28,7 +28,7 @@ export interface Table {
   readonly columns: readonly string[];
   /** SQL of each column's DEFAULT, "NULL" where it has none */
   readonly defaults: readonly string[];
-  /** SQL of the zero of each column's type where it must have a value and has no DEFAULT; null elsewhere */
+  /** SQL of the zero of each column's type, NULL where it may be that; null where it has a DEFAULT, or is in the key */
   readonly zeros: readonly (string | null)[];
   /** primary key columns in key order; ["rowid"] for a table without one (--rowid-tables) */
   readonly key: readonly string[];
@@ -232,7 +232,8 @@ function defaultOf(sql: string | null): string {
 const DEFAULT_WORDS = /^(NULL|TRUE|FALSE|CURRENT_TIME|CURRENT_DATE|CURRENT_TIMESTAMP)$/i;
 
 function zeroOf({ type, notNull, defaultSql, keyPlace }: ColumnRow): string | null {
-  if (!notNull || defaultSql !== null || keyPlace > 0) return null;
+  if (defaultSql !== null || keyPlace > 0) return null;
+  if (!notNull) return "NULL";
   if (/INT/i.test(type)) return "0";
   if (/CHAR|CLOB|TEXT/i.test(type)) return "''";
   return /BLOB/i.test(type) || type === "" ? "x''" : "0";
