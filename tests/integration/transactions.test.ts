@@ -9,10 +9,11 @@ const READ_EVERY_S = 0.001;
 
 const test = clusterTests();
 
-/** Another process reads at a node until `until` holds, then tells every different result it saw. */
+/** Another process reads at a node, before `write` and until `until` holds, then tells every different result it saw. */
 async function watched(node: TestNode, query: string, until: string, write: () => Promise<unknown>): Promise<unknown> {
   await using reader = await node.anotherApp();
-  const seen = reader.python(`seen = set()
+  const [before] = await reader.run(query);
+  const seen = reader.python(`seen = {tuple(${JSON.stringify(before?.map(Number))})}
 deadline = time.time() + 100
 while time.time() < deadline:
     db.execute("BEGIN")
