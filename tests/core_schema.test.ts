@@ -217,3 +217,24 @@ test("changes under a UNIQUE constraint that a node never had are laid on once t
   await pair.converged("t");
   assert.deepEqual(b.node.applier.parkedTables, []);
 });
+
+test("rows from a node without a UNIQUE column do not take each other's place", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+  await pair.converged("t");
+  const rebuild = (code: string) =>
+    `BEGIN; CREATE TABLE new__t(id INTEGER PRIMARY KEY, v, code ${code} UNIQUE);
+    INSERT INTO new__t SELECT id, v, 'code' || id FROM t; DROP TABLE t; ALTER TABLE new__t RENAME TO t; COMMIT`;
+  a.run(rebuild("TEXT"));
+  await pair.converged();
+  b.run("INSERT INTO t VALUES (3, 'c'), (4, 'd')");
+  await pair.converged();
+  assert.deepEqual(a.rows("SELECT id, code FROM t ORDER BY id"), [[1, "code1"], [2, "code2"], [3, null], [4, null]]);
+  a.run(rebuild("TEXT NOT NULL"));
+  await pair.converged();
+  b.run("INSERT INTO t VALUES (5, 'e'), (6, 'f')");
+  await pair.converged();
+  assert.equal(a.rows("SELECT id FROM t").length, 4);
+  assert.deepEqual(a.node.applier.parkedTables.map(({ changes }) => changes), [2]);
+});

@@ -1,6 +1,7 @@
 /**
  * Random migrations, made on one node and later on the other, while both go on writing: nothing stops, nothing is lost, and
- * in the end both are equal. The nodes write rows of their own, since a change that waits for a schema may come late.
+ * in the end both are equal. Where tables are renamed the nodes write rows of their own: what one node says of a name that
+ * the other does not know yet waits there, and comes late.
  */
 import assert from "node:assert/strict";
 import { env } from "node:process";
@@ -25,7 +26,7 @@ const NAMES = ["order", "a b", "x-y", "Ünï", "it's", "select", "n", "V", "(", 
 
 class Migrations {
   private count = 0;
-  constructor(private readonly random: Random) {}
+  constructor(private readonly random: Random, private readonly renames: boolean) {}
 
   private name(): string {
     return `${this.random.pick(NAMES)}${++this.count}`;
@@ -40,7 +41,7 @@ class Migrations {
       () => this.addColumn(table),
       () => this.addColumn(table),
       () => this.create(),
-      () => this.renameTable(table),
+      () => this.renames ? this.renameTable(table) : this.addColumn(table),
       () => column === undefined ? this.addColumn(table) : this.renameColumn(table, column),
       () => this.rebuild(table, columns),
       () => column === undefined ? this.create() : this.addIndex(table, column),
@@ -131,10 +132,9 @@ class Migrations {
   }
 }
 
-/** One row of this member's own, or of none. */
-function write(member: CoreMember, tables: Tables, random: Random, place: number): void {
+/** Writes a row, or deletes it. */
+function write(member: CoreMember, tables: Tables, random: Random, key: number): void {
   const table = random.pick([...tables.keys()]);
-  const key = 2 * random.below(8) + place;
   const columns = [...tables.get(table)!];
   const value = (column: string, unique: boolean) =>
     unique ? `'u' || ${key}` : String(random.below(100) + column.length);
@@ -164,11 +164,12 @@ async function work(member: CoreMember, random: Random): Promise<void> {
 
 async function history(seed: number): Promise<void> {
   const random = new Random(seed);
+  const renames = random.below(2) === 0;
   const hex = (digits: number) => random.hex(digits);
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE audit(x)", { hex });
   const members = [pair.a, pair.b];
   const schemas: Tables[] = members.map(() => new Map([["t", new Map([["v", false]])]]));
-  const migrations = new Migrations(random);
+  const migrations = new Migrations(random, renames);
   const waiting: Migration[] = [];
   const migrate = (place: number, migration: Migration) => {
     members[place]!.run(migration.sql);
@@ -186,8 +187,10 @@ async function history(seed: number): Promise<void> {
         migrate(0, migration);
         waiting.push(migration);
       } else if (x === 1 && waiting.length > 0) migrate(1, waiting.shift()!);
-      else if (x < 6) write(members[place]!, schemas[place]!, random, place);
-      else if (x < 8) pair.stream.flush();
+      else if (x < 6) {
+        const row = random.below(8);
+        write(members[place]!, schemas[place]!, random, renames ? 2 * row + place : row);
+      } else if (x < 8) pair.stream.flush();
       else await work(members[place]!, random);
     }
     for (const migration of waiting) migrate(1, migration);

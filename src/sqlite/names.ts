@@ -5,6 +5,9 @@ import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
 import { fold, id } from "./quote.ts";
 import type { Table } from "./schema.ts";
 
+/** Rows that tell what a migration gave to a new column: looked at under the write lock, so not all of a large table */
+const FILL_SAMPLE_ROWS = 1_000;
+
 export type TableState = "captured" | "excluded" | "dropped" | "renamed";
 
 export interface KnownTable {
@@ -160,8 +163,9 @@ export class Names {
   private rememberFill({ name, columns, zeros, defaults }: Table, place: number): void {
     const column = id(columns[place]!);
     const required = zeros[place] !== null && zeros[place] !== "NULL";
-    const most = `SELECT ${column} FROM main.${id(name)} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
-    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(${column}) FROM main.${id(name)}
+    const some = `(SELECT ${column} FROM main.${id(name)} LIMIT ${FILL_SAMPLE_ROWS})`;
+    const most = `SELECT ${column} FROM ${some} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
+    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(${column}) FROM ${some}
       HAVING count(*) > 1 AND count(*) = count(${column}) AND min(${column}) IS max(${column})`;
     const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(fold(name), fold(columns[place]!));
