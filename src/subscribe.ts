@@ -37,6 +37,8 @@ export class Subscriber {
   private at: Cursor;
   private room = Promise.withResolvers<void>();
   stopped: ShardStop | undefined;
+  /** the next message is of another version, or damaged: a subscription alone is no sign that it goes on */
+  private unreadable = false;
 
   constructor(private readonly options: SubscriberOptions, cursor: Cursor, seen: ReadonlyMap<string, Seen>) {
     this.acceptance = new Acceptance(seen);
@@ -70,7 +72,7 @@ export class Subscriber {
   private async receive(signal: AbortSignal): Promise<void> {
     await this.compareIdentity();
     const subscription = await this.options.stream.subscribe(this.at.sequence + 1);
-    this.stopped = undefined;
+    if (!this.unreadable) this.stopped = undefined;
     try {
       while (!signal.aborted) {
         await this.takeSome(subscription, signal);
@@ -92,6 +94,7 @@ export class Subscriber {
       this.queueBytes += data.length;
       this.at = { sequence, digest: null, time };
     }
+    if (messages.length > 0) [this.unreadable, this.stopped] = [false, undefined];
     const last = this.queue.at(-1);
     if (last !== undefined && messages.length > 0) this.at = { ...this.at, digest: digestOf(last.data) };
     this.options.wake();
@@ -116,6 +119,7 @@ export class Subscriber {
 
   private async pause(error: unknown, signal: AbortSignal): Promise<void> {
     const reason = stopReason(error, this.options.stream.name);
+    this.unreadable = error instanceof MessageFormatError;
     if (reason === undefined) {
       this.options.log.debug("subscription lost", { stream: this.options.stream.name, error: String(error) });
     } else if (this.stopped?.reason !== reason) {
