@@ -238,3 +238,19 @@ test("rows from a node without a UNIQUE column do not take each other's place", 
   assert.equal(a.rows("SELECT id FROM t").length, 4);
   assert.deepEqual(a.node.applier.parkedTables.map(({ changes }) => changes), [2]);
 });
+
+test("changes wait for a table that lost its primary key in a migration", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a')");
+  await pair.converged("t");
+  b.run(
+    "BEGIN; CREATE TABLE n(id INTEGER, v); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; COMMIT",
+  );
+  a.run("INSERT INTO t VALUES (2, 'b')");
+  await pair.converged();
+  assert.match(b.node.applier.parkedTables[0]?.reason ?? "", /no primary key/);
+  b.run(`BEGIN; CREATE TABLE n(id INTEGER PRIMARY KEY, v); INSERT INTO n SELECT * FROM t; DROP TABLE t;
+    ALTER TABLE n RENAME TO t; COMMIT`);
+  await pair.converged("t");
+});

@@ -267,8 +267,9 @@ class Installation {
 
   /** The log of a dropped table goes once its entries were read back. */
   private forgetDropped(): void {
+    const skipped = new Set(this.schema.skipped.map(({ name }) => fold(name)));
     for (const known of [...this.names.tables.values()]) {
-      if (this.schema.tables.has(fold(known.name))) continue;
+      if (this.schema.tables.has(fold(known.name)) || skipped.has(fold(known.name))) continue;
       if (known.state === "captured") {
         this.names.rememberState(known.name, "dropped");
         this.note("info", "table was dropped", known.name);

@@ -168,7 +168,8 @@ export class RowWriter {
       displaced(this.read(key)!);
       const one = `DELETE FROM ${this.name} WHERE rowid = (SELECT min(rowid) FROM ${this.name} WHERE `;
       const statement = this.statement("delete one", key, (marks) => `${one}${this.is(marks)})`);
-      this.policy.write(this.table, () => statement.run(...this.bind(key)));
+      const gone = this.policy.write(this.table, () => statement.run(...this.bind(key)));
+      if (gone === 0) throw new Error("rows that share a NULL key can't be told apart");
     }
   }
 

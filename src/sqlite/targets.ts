@@ -81,14 +81,17 @@ export class Targets {
   private find(shape: TableShape, outlived: boolean): Target {
     const excluded = whyExcluded(shape.table, this.patterns);
     if (excluded !== undefined) return { kind: "skip", reason: excluded };
-    const { names, captured } = this.installed;
+    const { names, captured, schema } = this.installed;
     const known = names.current(shape.table);
     const park = (reason: string): Target => ({ kind: "park", table: known?.name ?? shape.table, reason });
     if (known === undefined) return park("this node has no such table");
     if (known.state === "dropped") return { kind: "skip", reason: "the table was dropped here" };
     if (known.state === "excluded") return { kind: "skip", reason: "the table is excluded here" };
     const table = captured.get(fold(known.name));
-    if (table === undefined) return park("this node has no such table");
+    if (table === undefined) {
+      const skipped = schema.skipped.find(({ name }) => fold(name) === fold(known.name));
+      return park(skipped === undefined ? "this node has no such table" : `it is not captured here: ${skipped.reason}`);
+    }
     const differs = shape.fingerprint !== table.fingerprint && !names.hadFingerprint(table.name, shape.fingerprint);
     if (differs && !outlived) {
       return park("its primary key or UNIQUE constraints differ from those at the origin");
