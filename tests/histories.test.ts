@@ -1,6 +1,6 @@
 /**
  * Random histories of two or three nodes, made of the real classes over real files: crashes, lost, late and doubled
- * publishes, parts, files put back to an older copy, and an application that writes whenever it can, between Marmot's
+ * publishes, parts, files put back to an older copy, clones, and an application that writes whenever it can, between Marmot's
  * statements too. After every step each node must be what the law says (I1). MARMOT_SEED runs one history alone.
  */
 import assert from "node:assert/strict";
@@ -10,7 +10,10 @@ import { join } from "node:path";
 import { env } from "node:process";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { test } from "node:test";
+import { prepareCopy } from "../src/clone.ts";
 import type { Database } from "../src/database.ts";
+import { type PendingMarks, stillPending } from "../src/sqlite/change_log.ts";
+import { openDatabase } from "../src/sqlite/connection.ts";
 import { CoreNode, settle } from "./support/core_node.ts";
 import { PAIR, type Variant, VARIANTS } from "./support/history_schemas.ts";
 import { copyOf, keyOf, Law, type LawChange, type LawTable, put } from "./support/law.ts";
@@ -19,12 +22,15 @@ import { Random } from "./support/random.ts";
 
 const HISTORIES = 140;
 const LAST_ROUNDS = 400;
+const MOST_NODES = 5;
 
 /** A node's file, its application, and its process while there is one. */
 class Member {
   process: CoreNode | undefined;
   app: DatabaseSync;
   readonly copies: string[] = [];
+  /** was made by clone, and holds what its source published ahead of its cursor */
+  young = false;
   /** stamps of entries that must be accepted in the end */
   must = new Set<string>();
   id = "";
@@ -33,7 +39,11 @@ class Member {
 
   constructor(private readonly world: World, readonly path: string) {
     this.app = open(path);
-    this.app.exec(`${world.variant.sql}; CREATE TABLE pair(id INTEGER PRIMARY KEY, n)`);
+  }
+
+  create(): void {
+    this.app.exec(`${this.world.variant.sql}; CREATE TABLE pair(id INTEGER PRIMARY KEY, n)`);
+    this.start();
   }
 
   start(): void {
@@ -69,6 +79,14 @@ class Member {
     copyFileSync(copy, this.path);
     this.app = open(this.path);
     this.must.clear();
+    this.world.clones = this.world.clones.filter(({ source }) => source !== this);
+  }
+
+  /** A copy for a new node, which may start once this one has read back what is pending in it. */
+  clone(): void {
+    const path = `${this.path}.clone${this.world.clones.length}${this.world.members.length}`;
+    copyFileSync(this.path, path);
+    this.world.clones.push({ path, marks: prepareCopy(path), source: this });
   }
 
   /** A transaction of the application. */
@@ -124,6 +142,15 @@ class Member {
     });
   }
 
+  withConnection<T>(body: (db: Database) => T): T {
+    const db = openDatabase(this.path);
+    try {
+      return body(db);
+    } finally {
+      db.close();
+    }
+  }
+
   private mayFail(): boolean {
     return this.process !== undefined && !this.world.ending;
   }
@@ -165,6 +192,7 @@ class World {
   readonly streams: MemoryStream[];
   readonly laws: Law[];
   readonly members: Member[];
+  clones: { readonly path: string; readonly marks: PendingMarks; readonly source: Member }[] = [];
   readonly tables: ReadonlyMap<string, LawTable>;
   /** order in which entries were written */
   readonly written = new Map<string, number>();
@@ -178,13 +206,27 @@ class World {
     this.laws = this.streams.map((stream) => new Law(stream, this.tables));
     const count = 2 + random.below(2);
     this.members = Array.from({ length: count }, (_, i) => new Member(this, join(folder, `${i}.db`)));
-    for (const member of this.members) member.start();
+    for (const member of this.members) member.create();
+  }
+
+  startClones(): void {
+    const ready = this.clones.filter(({ source, marks }) =>
+      source.withConnection((db) => stillPending(db, marks)) === 0
+    );
+    this.clones = this.clones.filter((clone) => !ready.includes(clone));
+    for (const { path } of ready) {
+      const member = new Member(this, path);
+      member.young = true;
+      member.start();
+      this.members.push(member);
+    }
   }
 
   /** Each node is the law at its cursors, and its pending entries over it. */
   check(members: readonly Member[] = this.members): void {
     for (const law of this.laws) law.advance();
     for (const member of members) {
+      if (member.young && !this.ending) continue;
       const cursors = new Map(
         member.rows("SELECT shard, cursor FROM __marmot__cursors").map((
           [shard, cursor],
@@ -248,7 +290,8 @@ async function step(world: World, member: Member, travels: boolean): Promise<boo
   } else if (x < 0.95) travelOn(world, shard);
   else if (x < 0.96) member.crash();
   else if (x < 0.97) process?.shards[shard]?.publisher.restart("the history wants it");
-  else if (x < 0.985) member.save();
+  else if (x < 0.983) member.save();
+  else if (x < 0.988 && world.members.length + world.clones.length < MOST_NODES) member.clone();
   else if (travels && member.copies.length > 0) {
     member.travel(random.pick(member.copies));
     return true;
@@ -309,6 +352,7 @@ async function history(seed: number, folder: string): Promise<void> {
       const member = random.pick(world.members);
       travelled = await step(world, member, travels) || travelled;
       await settle();
+      world.startClones();
       world.check([member]);
     }
     await finish(world);
