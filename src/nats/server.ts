@@ -14,7 +14,7 @@ import {
   type LeafOptions,
   reachable,
 } from "./server_configuration.ts";
-import { explainStart, noteworthy } from "./server_explain.ts";
+import { AddressTakenError, explainStart, noteworthy } from "./server_explain.ts";
 import {
   type BrokerFiles,
   brokerFiles,
@@ -185,8 +185,8 @@ class SupervisedServer implements EmbeddedServer {
       try {
         await this.#launch();
       } catch (error) {
-        const taken = await probePort(this.#listen) !== "free" && this.prepared.options.listen === undefined;
-        if (!taken || attempt === START_ATTEMPTS) throw error;
+        const again = error instanceof AddressTakenError && this.prepared.options.listen === undefined;
+        if (!again || attempt === START_ATTEMPTS) throw error;
       }
     }
     const { options, configuration, mode } = this.prepared;

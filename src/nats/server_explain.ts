@@ -4,28 +4,28 @@ import { type HostPort, hostPort } from "./server_configuration.ts";
 import type { BrokerFiles } from "./server_files.ts";
 import type { ServerLine } from "./server_log.ts";
 
+const ADDRESS_TAKEN = /address already in use|only one usage of each socket/i;
+
+/** The clients' address was free when it was chosen, and then it was not. */
+export class AddressTakenError extends MarmotError {}
+
 export function explainStart(
   reason: string,
   files: BrokerFiles,
   listen: HostPort,
   cluster: HostPort | undefined,
 ): MarmotError {
-  const [state, advice] = startFailure(reason, files, listen, cluster);
-  return new MarmotError(`Cannot start the embedded broker: ${state}. ${advice}`, EXIT.broker);
+  const say = (state: string, advice: string) => `Cannot start the embedded broker: ${state}. ${advice}`;
+  if (ADDRESS_TAKEN.test(reason)) {
+    const isCluster = cluster !== undefined && (reason.includes(`:${cluster.port}`) || /rout/i.test(reason));
+    const [holder, flag] = isCluster ? [cluster, "--cluster-addr"] : [listen, "--listen"];
+    const message = say(`another program listens on ${hostPort(holder)}`, `Give a free address with ${flag} HOST:PORT.`);
+    return isCluster ? new MarmotError(message, EXIT.broker) : new AddressTakenError(message, EXIT.broker);
+  }
+  return new MarmotError(say(...startFailure(reason, files)), EXIT.broker);
 }
 
-function startFailure(
-  reason: string,
-  files: BrokerFiles,
-  listen: HostPort,
-  cluster: HostPort | undefined,
-): [state: string, advice: string] {
-  if (/address already in use|only one usage of each socket/i.test(reason)) {
-    const isCluster = cluster !== undefined && (reason.includes(`:${cluster.port}`) || /rout/i.test(reason));
-    return isCluster
-      ? [`another program listens on ${hostPort(cluster)}`, "Give a free address with --cluster-addr HOST:PORT."]
-      : [`another program listens on ${hostPort(listen)}`, "Give a free address with --listen HOST:PORT."];
-  }
+function startFailure(reason: string, files: BrokerFiles): [state: string, advice: string] {
   if (/no space left|disk quota/i.test(reason)) {
     return [`the disk of ${files.folder} is full`, "Free some space there and start again."];
   }
