@@ -19,7 +19,10 @@ export function explainStart(
   if (ADDRESS_TAKEN.test(reason)) {
     const isCluster = cluster !== undefined && (reason.includes(`:${cluster.port}`) || /rout/i.test(reason));
     const [holder, flag] = isCluster ? [cluster, "--cluster-addr"] : [listen, "--listen"];
-    const message = say(`another program listens on ${hostPort(holder)}`, `Give a free address with ${flag} HOST:PORT.`);
+    const message = say(
+      `another program listens on ${hostPort(holder)}`,
+      `Give a free address with ${flag} HOST:PORT.`,
+    );
     return isCluster ? new MarmotError(message, EXIT.broker) : new AddressTakenError(message, EXIT.broker);
   }
   return new MarmotError(say(...startFailure(reason, files)), EXIT.broker);
