@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { MarmotError } from "../src/errors.ts";
-import { connectAs, eventually, startEmbedded, type TestClient } from "./support/embedded.ts";
+import { connectAs, eventually, ownAddress, startEmbedded, type TestClient } from "./support/embedded.ts";
 import { runProgram } from "./support/process.ts";
 import { type SkippableTest, skipTest } from "./support/skip.ts";
 import { type TempFolder, tempFolder } from "./support/tmp.ts";
@@ -41,7 +41,10 @@ test("on a full disk the broker says so, and goes on once there is room, with al
   if (disk === undefined) return;
   const ballast = folder.file("disk", "ballast");
   await writeFile(ballast, new Uint8Array(BALLAST_BYTES));
-  await using embedded = await startEmbedded({ folder: folder.file("disk", "my.db-marmot") });
+  await using embedded = await startEmbedded({
+    folder: folder.file("disk", "my.db-marmot"),
+    listen: await ownAddress(),
+  });
   await using client = await connectAs(embedded.server.url, embedded.server.credentialsFile);
   // Larger than the disk: what a stream may hold is no reason to refuse it.
   await client.manager.streams.add({ name: "s", subjects: ["s"], max_bytes: 4 * 1024 * 1024 * 1024 });
@@ -58,12 +61,15 @@ test("a disk that is full at the start is named", async (context) => {
   await using disk = await smallDisk(context, folder);
   if (disk === undefined) return;
   await runProgram(["dd", "if=/dev/zero", `of=${folder.file("disk", "ballast")}`, "bs=4096"]);
-  await assert.rejects(startEmbedded({ folder: folder.file("disk", "my.db-marmot") }), (error) => {
-    assert.ok(error instanceof MarmotError);
-    assert.match(
-      error.message,
-      /^Cannot start the embedded broker: .*disk.* (is full|can't be used: .*no space left)/i,
-    );
-    return true;
-  });
+  await assert.rejects(
+    startEmbedded({ folder: folder.file("disk", "my.db-marmot"), listen: await ownAddress() }),
+    (error) => {
+      assert.ok(error instanceof MarmotError);
+      assert.match(
+        error.message,
+        /^Cannot start the embedded broker: .*disk.* (is full|can't be used: .*no space left)/i,
+      );
+      return true;
+    },
+  );
 });

@@ -4,7 +4,7 @@ import { mkdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promise
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { connectAs, startEmbedded } from "./support/embedded.ts";
+import { connectAs, ownAddress, startEmbedded } from "./support/embedded.ts";
 import { natsServerProgram } from "./support/nats.ts";
 import { startProgram } from "./support/process.ts";
 import { scriptCommand } from "./support/runtime.ts";
@@ -38,7 +38,7 @@ function running(pid: number | undefined): number {
 
 test("a broker that is killed is started again at the same address, with its messages", async () => {
   await using folder = await tempFolder();
-  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot") });
+  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), listen: await ownAddress() });
   const { server, log } = embedded;
   await using client = await connectAs(server.url, server.credentialsFile);
   await client.manager.streams.add({ name: "s", subjects: ["s"] });
@@ -62,7 +62,11 @@ test("a broker that can't be started again is tried until it can", async () => {
   await using folder = await tempFolder();
   const program = folder.file("nats-server");
   await symlink(await natsServerProgram(), program);
-  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), program });
+  await using embedded = await startEmbedded({
+    folder: folder.file("my.db-marmot"),
+    listen: await ownAddress(),
+    program,
+  });
   await rename(program, folder.file("away"));
   process.kill(running(embedded.server.pid), "SIGKILL");
   await embedded.log.told(/warn The embedded broker could not be started again; another try follows reason=/);
@@ -84,7 +88,7 @@ test("a broker ends with its Marmot, also when that is killed", async () => {
 
 test("a broker left over by a Marmot that was killed is stopped before another one starts on its store", async () => {
   await using folder = await tempFolder();
-  const options = { folder: folder.file("my.db-marmot") };
+  const options = { folder: folder.file("my.db-marmot"), listen: await ownAddress() };
   await (await startEmbedded(options)).server.stop();
   const configuration = folder.file("my.db-marmot", "nats", "nats-server.conf");
   await using leftover = await startProgram([await natsServerProgram(), "-c", configuration]);
@@ -102,7 +106,7 @@ test("a process that has the number of an old broker is left alone", async () =>
   await mkdir(folder.file("my.db-marmot", "nats"), { recursive: true });
   await writeFile(folder.file("my.db-marmot", "nats", "nats-server.pid"), String(bystander.pid));
   await writeFile(folder.file("my.db-marmot", "nats", `nats-server_${bystander.pid}.ports`), `{"nats":["nats://x:1"]}`);
-  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot") });
+  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), listen: await ownAddress() });
   assert.notEqual(running(embedded.server.pid), bystander.pid);
   assert.ok(isAlive(bystander.pid));
 });
@@ -110,7 +114,7 @@ test("a process that has the number of an old broker is left alone", async () =>
 test("stopping takes less than a second, of a broker that hangs too", async () => {
   for (const hangs of [false, true]) {
     await using folder = await tempFolder();
-    await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot") });
+    await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), listen: await ownAddress() });
     const pid = running(embedded.server.pid);
     if (hangs) process.kill(pid, "SIGSTOP");
     const started = performance.now();
@@ -126,7 +130,7 @@ test("stopping takes less than a second, of a broker that hangs too", async () =
 test("stopping while it is being started again leaves nothing behind", async () => {
   await using folder = await tempFolder();
   for (let attempt = 0; attempt < 5; attempt++) {
-    await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot") });
+    await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), listen: await ownAddress() });
     process.kill(running(embedded.server.pid), "SIGKILL");
     await embedded.log.told(/error The embedded broker ended/);
     await sleep(95 + attempt * 5);
@@ -139,7 +143,7 @@ test("stopping while it is being started again leaves nothing behind", async () 
 
 test("Ctrl-C in Marmot's terminal does not reach the broker", async () => {
   await using folder = await tempFolder();
-  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot") });
+  await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), listen: await ownAddress() });
   const group = (pid: number) => execFileSync("ps", ["-o", "pgid=", "-p", String(pid)]).toString().trim();
   assert.notEqual(group(running(embedded.server.pid)), group(process.pid));
 });

@@ -5,7 +5,7 @@ import { jetstream, type JetStreamClient, type JetStreamManager, jetstreamManage
 import { connect, type NatsConnection, nkeyAuthenticator } from "@nats-io/transport-node";
 import { type EmbeddedServer, type ServerOptions, startServer } from "../../src/nats/server.ts";
 import type { Log, LogFields } from "../../src/runtime.ts";
-import { natsServerProgram } from "./nats.ts";
+import { freePort, natsServerProgram } from "./nats.ts";
 import { within } from "./process.ts";
 
 const TOLD_TIMEOUT_MS = 20_000;
@@ -55,6 +55,11 @@ export async function startEmbedded(options: ServerOptions): Promise<TestServer>
   const log = new WatchedLog();
   const server = await startServer({ program: await natsServerProgram(), ...options }, log);
   return { server, log, [Symbol.asyncDispose]: () => server.stop() };
+}
+
+/** An address for a broker that has to come back to it: another test may take the default one meanwhile. */
+export async function ownAddress(): Promise<{ host: string; port: number }> {
+  return { host: "127.0.0.1", port: await freePort() };
 }
 
 /** Tries, until whoever has to be there (a reconnected client, an elected leader) is. */
