@@ -16,6 +16,13 @@ const OWN_EVENTS_MS = 2;
 const EVENT_MS = 100;
 /** The next look comes after this share of the time since the event. */
 const EVENT_SLOWER = 1 / 8;
+/**
+ * Looked at this often when no event tells of a commit, ms: while something happens, and once nothing did for a while.
+ * Where a commit came without an event (a file system that has none), it stays at the first.
+ */
+const POLL_MS = 250;
+const IDLE_POLL_MS = 1_000;
+const IDLE_AFTER_MS = 5_000;
 /** The application counts as writing for this long after a commit, ms */
 const WRITING_MS = 200;
 /** The schema is taken up when it did not change for this long, or after the limit all the same, ms */
@@ -26,6 +33,10 @@ export class Observation {
   private readonly dataVersion: Statement;
   private lastDataVersion: number | undefined;
   private eventAt = -Infinity;
+  /** when the last event came, also one of a commit of our own */
+  private toldAt = -Infinity;
+  private lastCommitAt: number | undefined;
+  private untold = false;
   private ownUntil = -Infinity;
   private writingUntil = 0;
   private schema: { version: number; quietSince: number; first: number } | undefined;
@@ -43,6 +54,7 @@ export class Observation {
 
   /** A file was written to: perhaps by a commit. */
   event(now: number): void {
+    this.toldAt = now;
     this.eventAt = now < this.ownUntil ? now - EVENT_SPIN_MS : now;
   }
 
@@ -64,9 +76,17 @@ export class Observation {
     const before = this.lastDataVersion;
     this.lastDataVersion = version;
     if (before === undefined || before === version) return false;
+    this.untold ||= now - this.toldAt > IDLE_POLL_MS;
+    this.lastCommitAt = now;
     this.writingUntil = now + WRITING_MS;
     this.eventAt = -Infinity;
     return true;
+  }
+
+  /** How long to wait for an event before looking all the same, ms. */
+  pollMs(now: number): number {
+    this.lastCommitAt ??= now;
+    return this.untold || now - this.lastCommitAt < IDLE_AFTER_MS ? POLL_MS : IDLE_POLL_MS;
   }
 
   isWriting(now: number): boolean {

@@ -23,7 +23,7 @@ import type { TablePatterns } from "./table_filter.ts";
 import { Trouble } from "./trouble.ts";
 import { Alarm, sleepUnless, untilAborted } from "./waiting.ts";
 
-/** Looked at this often when no event tells of a commit, ms */
+/** A publisher that is not ready is looked after this often, ms */
 const POLL_MS = 250;
 /** The loop polls by itself; waiting for an event begins anew this often, ms */
 const WATCH_MS = 60_000;
@@ -230,7 +230,10 @@ export class Replication {
         const woken = this.alarm.next();
         const pause = this.step();
         if (pause === 0) await clock.sleep(0, signal);
-        else await sleepUnless(woken, (stop) => clock.sleep(Math.min(pause, POLL_MS), stop));
+        else {
+          const poll = this.observation.pollMs(clock.now());
+          await sleepUnless(woken, (stop) => clock.sleep(Math.min(pause, poll), stop));
+        }
       }
     } catch (error) {
       if (error instanceof ReplacedError) this.options.replaced(error.message);
