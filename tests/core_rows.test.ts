@@ -92,3 +92,23 @@ test("rows with NULL in their key are one row in the end", async () => {
   await pair.converged("t");
   assert.deepEqual(b.rows("SELECT * FROM t"), []);
 });
+
+test("many rows of one transaction arrive in their order, with text and numbers mixed and rows displaced among them", async () => {
+  await using pair = await corePair(
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE, w); CREATE TABLE k(k, v, PRIMARY KEY (k))",
+  );
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'one', 0), (2, 'two', 0), (3, 'three', 0)");
+  await pair.converged("t");
+  const rows = Array.from({ length: 100 }, (_, i) => {
+    const id = 10 + i * 3 % 70;
+    const value = i === 50 ? "'two'" : i === 51 ? "'three'" : i % 17 === 0 ? `${i}` : `'text ${i}'`;
+    return `REPLACE INTO t VALUES (${id}, ${value}, ${i % 5 === 0 ? "'w'" : i});
+      REPLACE INTO k VALUES (${i % 3 === 0 ? `${i % 30}.0` : i % 30}, ${i})`;
+  });
+  a.run(`BEGIN; ${rows.join(";")}; DELETE FROM t WHERE id % 7 = 0; UPDATE t SET w = w || 'x' WHERE id % 2; COMMIT`);
+  await pair.converged("t", "k");
+  assert.deepEqual(b.rows("SELECT count(*) FROM t WHERE id < 4"), [[1]]);
+  assert.deepEqual(b.rows("SELECT k, typeof(k) FROM k ORDER BY k"), a.rows("SELECT k, typeof(k) FROM k ORDER BY k"));
+  assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
+});

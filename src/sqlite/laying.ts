@@ -33,7 +33,7 @@ export class Laying {
   apply(changes: readonly Change[], local: LocalTable, mapping: Mapping): void {
     const touched = this.touch(local);
     try {
-      for (const change of changes) this.applyChange(change, local, mapping, touched);
+      this.applyAll(changes, local, mapping, touched);
     } catch (error) {
       if (!isRowProblem(error)) throw error;
       throw new TableProblem(local.table.name, (error as Error).message);
@@ -49,6 +49,41 @@ export class Laying {
       this.touched.set(name, touched = { local, keys: new Map(), hashes: new Set() });
     }
     return touched;
+  }
+
+  /** Runs of upserts with one statement where nothing has to be looked at before, the others one by one. */
+  private applyAll(
+    changes: readonly Change[],
+    local: LocalTable,
+    mapping: Mapping,
+    touched: Touched | undefined,
+  ): void {
+    const inRuns = !mustLook(local, touched) && local.writer.takesRuns(mapping.carried);
+    let oneByOne = inRuns ? 0 : changes.length;
+    for (let at = 0; at < changes.length;) {
+      const length = at < oneByOne ? 0 : local.writer.runLength(mapping.carried, changes, at);
+      if (length === 0) this.applyChange(changes[at++]!, local, mapping, touched);
+      else if (this.applyRun(changes.slice(at, at + length), local, mapping, touched)) at += length;
+      else oneByOne = at + length;
+    }
+  }
+
+  /** @returns false, with nothing changed, when a UNIQUE value is in the way */
+  private applyRun(
+    run: readonly Change[],
+    { writer }: LocalTable,
+    mapping: Mapping,
+    touched: Touched | undefined,
+  ): boolean {
+    const keys = run.map((change) => mapping.upsertKey.map((place) => change.values[place]!));
+    if (touched !== undefined) { for (const key of keys) touched.keys.set(writer.canonical(key), key); }
+    try {
+      writer.insertRun(mapping.carried, run, keys);
+      return true;
+    } catch (error) {
+      if (!isUniqueViolation(error)) throw error;
+      return false;
+    }
   }
 
   private applyChange(change: Change, local: LocalTable, mapping: Mapping, touched: Touched | undefined): void {
@@ -67,7 +102,7 @@ export class Laying {
     }
     const key: SqlValue[] = mapping.upsertKey.map((place) => change.values[place]!);
     touched?.keys.set(writer.canonical(key), key);
-    if (local.hasTriggers || unique || (table.nullableKey && key.includes(null))) {
+    if (mustLook(local, touched) || (table.nullableKey && key.includes(null))) {
       this.lay(change, key, local, mapping, touched);
       return;
     }
@@ -124,6 +159,11 @@ export class Laying {
       }
     }
   }
+}
+
+/** A trigger may undo what is written, or pending entries may hold a UNIQUE value of the row that was there. */
+function mustLook({ hasTriggers, table }: LocalTable, touched: Touched | undefined): boolean {
+  return hasTriggers || (touched !== undefined && table.uniques.length > 0);
 }
 
 function touchRow(touched: Touched, row: readonly SqlValue[]): void {

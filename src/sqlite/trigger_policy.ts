@@ -71,12 +71,17 @@ export class TriggerPolicy {
    * nor where the table has no guard: the first row that a trigger changes would pass instead.
    */
   write<T>(table: Table, statement: () => T): T {
-    this.armed = this.guarded.has(fold(table.name));
+    this.armed = this.guards(table);
     try {
       return statement();
     } finally {
       this.armed = false;
     }
+  }
+
+  /** May `write` let only one row of this table pass? */
+  guards(table: Table): boolean {
+    return this.guarded.has(fold(table.name));
   }
 
   /** Learns what writing to a table sets off. Outside of transactions: it makes TEMP triggers. */
