@@ -230,10 +230,8 @@ export class Replication {
         const woken = this.alarm.next();
         const pause = this.step();
         if (pause === 0) await clock.sleep(0, signal);
-        else {
-          const poll = this.observation.pollMs(clock.now());
-          await sleepUnless(woken, (stop) => clock.sleep(Math.min(pause, poll), stop));
-        }
+        else {await sleepUnless(woken, (stop) =>
+            clock.sleep(Math.min(pause, this.observation.pollMs(clock.now())), stop));}
       }
     } catch (error) {
       if (error instanceof ReplacedError) this.options.replaced(error.message);
