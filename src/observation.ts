@@ -29,6 +29,9 @@ const WRITING_MS = 200;
 const SCHEMA_QUIET_MS = 100;
 const SCHEMA_LIMIT_MS = 1_000;
 
+/** The file is not the one this process left. */
+export class ReplacedError extends Error {}
+
 export class Observation {
   private readonly dataVersion: Statement;
   private lastDataVersion: number | undefined;

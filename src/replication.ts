@@ -7,7 +7,7 @@ import type { Broker } from "./broker.ts";
 import { Capture } from "./capture.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
-import { Observation } from "./observation.ts";
+import { Observation, ReplacedError } from "./observation.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
@@ -51,7 +51,6 @@ export interface ReplicationOptions {
   readonly replaced: (reason: string) => void;
 }
 
-class ReplacedError extends Error {}
 interface Shard {
   readonly publisher: Publisher;
   readonly subscriber: Subscriber;
