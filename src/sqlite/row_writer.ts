@@ -246,7 +246,7 @@ export class RowWriter {
     let statement = this.statements.get(name);
     if (statement === undefined) {
       if (this.statements.size >= STATEMENT_LIMIT) this.statements.clear();
-      statement = this.db.prepare(sql(values.map((value) => placeholder(value instanceof SqlText))));
+      statement = this.db.prepare(sql(values.map((value) => placeholder(value, this.encoding))));
       this.statements.set(name, statement);
     }
     return statement;
@@ -329,7 +329,7 @@ class Twin {
     const given = this.table.columns.map((_, column) => column).filter((column) => row[column] !== undefined);
     const names = [...given, ...filled.columns].map((column) => id(this.table.columns[column]!));
     const values = row.filter((value) => value !== undefined);
-    const marks = values.map((value) => placeholder(value instanceof SqlText));
+    const marks = values.map((value) => placeholder(value, this.encoding));
     const into = `INSERT INTO ${this.name}(${names.join(", ")}) VALUES (${[...marks, ...filled.sql].join(", ")})`;
     this.db.prepare(into).run(...values.map((value) => toDriver(value, this.encoding)));
     return this.queries.flatMap((query) =>

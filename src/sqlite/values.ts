@@ -47,7 +47,7 @@ function fromStored(bytes: Uint8Array, encoding: TextEncoding): SqlText {
   return new SqlText(encoding === "UTF-8" ? bytes : utf16ToUtf8(bytes, encoding === "UTF-16be"));
 }
 
-/** What to bind for a value where the statement has `placeholder(value)`. */
+/** What to bind for a value where the statement has `placeholder(value, encoding)`. */
 export function toDriver(value: SqlValue, encoding: TextEncoding): DriverValue {
   if (!(value instanceof SqlText)) return value;
   return encoding === "UTF-8" ? value.bytes : utf8ToUtf16(value.bytes, encoding === "UTF-16be");
@@ -55,10 +55,12 @@ export function toDriver(value: SqlValue, encoding: TextEncoding): DriverValue {
 
 /**
  * The text of a parameter. The + keeps CAST's affinity away from comparisons: in a column without a type 1 and '1' are
- * two keys.
+ * two keys. SQLite 3.50 takes a bound BLOB that is cast for UTF-8 in every database; what substr() returns has the
+ * database's own encoding, and is NULL for no bytes.
  */
-export function placeholder(isText: boolean): string {
-  return isText ? "+CAST(? AS TEXT)" : "?";
+export function placeholder(value: SqlValue, encoding: TextEncoding): string {
+  if (!(value instanceof SqlText)) return "?";
+  return encoding === "UTF-8" ? "+CAST(? AS TEXT)" : "+CAST(coalesce(substr(?, 1), x'') AS TEXT)";
 }
 
 /** Bytes of UTF-16 as UTF-8; lone surrogates become three bytes each, as SQLite itself does it. */
