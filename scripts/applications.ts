@@ -9,6 +9,7 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { access, copyFile, mkdir, readFile, rename, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { arch, env, pid, platform, stderr, stdout } from "node:process";
 import { fileURLToPath } from "node:url";
@@ -88,7 +89,12 @@ async function installed(
 ): Promise<string> {
   const digest = createHash("sha256");
   for (const file of pins) digest.update(await readFile(file));
-  const folder = join(cacheFolder(), "marmot", "test-applications", `${name}-${digest.digest("hex").slice(0, 12)}`);
+  const folder = join(
+    cacheFolder() ?? tmpdir(),
+    "marmot",
+    "test-applications",
+    `${name}-${digest.digest("hex").slice(0, 12)}`,
+  );
   if (await exists(folder)) return folder;
   say(`installing ${name} into ${folder}`);
   const target = `${folder}.${pid}`;

@@ -7,7 +7,7 @@
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmod, copyFile, mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { arch, argv, env, platform, stderr, stdout } from "node:process";
@@ -19,6 +19,7 @@ import {
   type NatsServerBinary,
   natsServerVersion,
 } from "../src/nats/server_binary.ts";
+import { goBuildInfo } from "./build/go_build_info.ts";
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const DOWNLOAD_TIMEOUT_MS = 120_000;
@@ -29,6 +30,21 @@ const MODULE = "github.com/nats-io/nats-server/v2";
 interface Release {
   readonly file: string;
   readonly sha256: string;
+}
+
+/** What a nats-server is made for: as node:process names it, and as Go does. */
+export interface Machine {
+  readonly platform: string;
+  readonly arch: string;
+  readonly go: { readonly os: string; readonly arch: string };
+}
+
+/** A nats-server to be had, and where to. */
+interface Order {
+  readonly target: string;
+  /** undefined for this machine */
+  readonly machine?: Machine;
+  readonly say: (line: string) => void;
 }
 
 /** Digests of the official archives of NATS_SERVER_VERSION. Without one nothing is downloaded: never invent one. */
@@ -65,14 +81,42 @@ export async function ensureNatsServer(
   const found = await findNatsServer(explicit);
   if (found !== undefined) return found;
   const target = cachedNatsServer();
-  await mkdir(dirname(target), { recursive: true });
+  if (target === undefined) throw new Error("Cannot keep a nats-server: this user has no home. Set XDG_CACHE_HOME.");
+  let version: string | undefined;
+  await fetchNatsServer({ target, say }, async () => (version = await natsServerVersion(target)) !== undefined);
+  return { path: target, version: version ?? NATS_SERVER_VERSION };
+}
+
+/**
+ * The path of exactly the pinned version for a machine, this or another one, which needs no library there.
+ * @throws Error that names every source tried and what to do
+ */
+export async function pinnedNatsServer(machine: Machine, say: (line: string) => void): Promise<string> {
+  const native = machine.platform === platform && machine.arch === arch;
+  const cached = cachedNatsServer();
+  if (cached === undefined) throw new Error("Cannot keep a nats-server: this user has no home. Set XDG_CACHE_HOME.");
+  const other = `${dirname(cached)}-${machine.platform}-${machine.arch}`;
+  const target = native ? cached : join(other, machine.platform === "win32" ? "nats-server.exe" : "nats-server");
+  const fits = async () => isPinned(await readFile(target).catch(() => new Uint8Array()), machine);
+  if (!await fits()) await fetchNatsServer({ target, machine, say }, fits);
+  return target;
+}
+
+function isPinned(program: Uint8Array, { go }: Machine): boolean {
+  const info = goBuildInfo(program);
+  const setting = (name: string) => info?.settings.get(name);
+  return info?.modules[0]?.version === `v${NATS_SERVER_VERSION}` && setting("CGO_ENABLED") === "0" &&
+    setting("GOOS") === go.os && setting("GOARCH") === go.arch;
+}
+
+async function fetchNatsServer(order: Order, fits: () => Promise<boolean>): Promise<void> {
+  await mkdir(dirname(order.target), { recursive: true });
   const failures: string[] = [];
   for (const source of [fromRelease, fromGo]) {
     try {
-      await source(target, say);
-      const version = await natsServerVersion(target);
-      if (version !== undefined) return { path: target, version };
-      failures.push(`what it gave does not run here`);
+      await source(order);
+      if (await fits()) return;
+      failures.push("what it gave is not that version for this machine");
     } catch (error) {
       failures.push(error instanceof Error ? error.message : String(error));
     }
@@ -84,10 +128,11 @@ export async function ensureNatsServer(
 }
 
 /** Downloads the official archive and checks its digest before anything of it is unpacked. */
-async function fromRelease(target: string, say: (line: string) => void): Promise<void> {
-  const release = OFFICIAL_RELEASES[`${platform}-${arch}`];
+async function fromRelease({ target, machine, say }: Order): Promise<void> {
+  const kind = `${machine?.platform ?? platform}-${machine?.arch ?? arch}`;
+  const release = OFFICIAL_RELEASES[kind];
   if (release === undefined) {
-    throw new Error(`no digest of an official release is known for ${platform} ${arch}, so none is downloaded`);
+    throw new Error(`no digest of an official release is known for ${kind}, so none is downloaded`);
   }
   const archive = await download(`${RELEASES}/v${NATS_SERVER_VERSION}/${release.file}`);
   const digest = createHash("sha256").update(archive).digest("hex");
@@ -121,13 +166,15 @@ async function download(url: string): Promise<Uint8Array> {
 }
 
 /** Builds it from the module of that version, whose checksum Go itself verifies. */
-async function fromGo(target: string, say: (line: string) => void): Promise<void> {
-  const goes = await run("go", ["version"]).then(() => true, () => false);
-  if (!goes) throw new Error("there is no Go to build it with");
+async function fromGo({ target, machine, say }: Order): Promise<void> {
+  const modules = await run("go", ["env", "GOMODCACHE"]).then(({ stdout }) => stdout.trim(), () => undefined);
+  if (modules === undefined) throw new Error("there is no Go to build it with");
   say(`Building nats-server ${NATS_SERVER_VERSION} with Go, which takes about a minute (once)…`);
   await inScratchFolder(async (folder) => {
-    // A cross-compiling environment would make `go install` refuse GOBIN and build for another machine.
-    const environment = { ...env, GOBIN: folder, GOOS: "", GOARCH: "", GOFLAGS: env.GOFLAGS ?? "" };
+    // Go refuses GOBIN for another machine, so what it installs goes where it keeps that by itself.
+    const places = { GOPATH: folder, GOMODCACHE: modules, GOBIN: "" };
+    const { os, arch } = machine?.go ?? { os: "", arch: "" };
+    const environment = { ...env, ...places, CGO_ENABLED: "0", GOOS: os, GOARCH: arch, GOFLAGS: env.GOFLAGS ?? "" };
     const build = ["install", "-trimpath", "-ldflags", "-s -w", `${MODULE}@v${NATS_SERVER_VERSION}`];
     await run("go", build, { env: environment, timeout: BUILD_TIMEOUT_MS }).catch((error: unknown) => {
       const text = error instanceof Error ? error.message : String(error);

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
 import { type NatsServerBinary, requireNatsServer } from "./server_binary.ts";
+import { embeddedNatsServer, unpackNatsServer } from "./server_embedded.ts";
 import {
   type ClusterOptions,
   type Configuration,
@@ -82,7 +83,7 @@ export interface EmbeddedServer {
  * @throws MarmotError (broker, or refused) that says what to do
  */
 export async function startServer(options: ServerOptions, log: Log): Promise<EmbeddedServer> {
-  const binary = await requireNatsServer(options.program === undefined ? undefined : resolve(options.program));
+  const binary = await serverProgram(options);
   const files = brokerFiles(options.folder);
   const prepared = await prepare(options, files, log).catch((error: unknown) => {
     if (error instanceof MarmotError) throw error;
@@ -96,6 +97,13 @@ export async function startServer(options: ServerOptions, log: Log): Promise<Emb
   const server = new SupervisedServer(binary, files, prepared, log);
   await server.start();
   return server;
+}
+
+/** The one asked for, else the one inside this Marmot, else one of this machine. */
+async function serverProgram({ program, folder }: ServerOptions): Promise<NatsServerBinary> {
+  if (program !== undefined) return await requireNatsServer(resolve(program));
+  const embedded = embeddedNatsServer();
+  return embedded === undefined ? await requireNatsServer() : await unpackNatsServer(embedded, folder);
 }
 
 /** Everything but the address. */

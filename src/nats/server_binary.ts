@@ -1,8 +1,8 @@
-/** Finds the nats-server program for the embedded broker. It never fetches one: scripts/nats_server.ts does. */
+/** Finds a nats-server program on this machine. It never fetches one: scripts/nats_server.ts does. */
 import { execFile } from "node:child_process";
 import { access, constants } from "node:fs/promises";
 import { homedir } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, isAbsolute, join } from "node:path";
 import { env, platform } from "node:process";
 import { EXIT, MarmotError } from "../errors.ts";
 
@@ -12,7 +12,7 @@ export const NATS_SERVER_VERSION = "2.14.5";
 export const NATS_SERVER_MINIMUM = "2.11.0";
 const VERSION_TIMEOUT_MS = 5_000;
 
-const PROGRAM = platform === "win32" ? "nats-server.exe" : "nats-server";
+export const PROGRAM = platform === "win32" ? "nats-server.exe" : "nats-server";
 
 export interface NatsServerBinary {
   readonly path: string;
@@ -20,17 +20,30 @@ export interface NatsServerBinary {
   readonly version: string;
 }
 
-/** Where this user's copy of the pinned nats-server lives, whether it is there or not. */
-export function cachedNatsServer(): string {
-  return join(cacheFolder(), "marmot", `nats-server-${NATS_SERVER_VERSION}`, PROGRAM);
+/** Where this user's copy of the pinned nats-server lives, whether it is there or not; undefined without a cache. */
+export function cachedNatsServer(): string | undefined {
+  const folder = cacheFolder();
+  return folder && join(folder, "marmot", `nats-server-${NATS_SERVER_VERSION}`, PROGRAM);
 }
 
-/** What the operating system calls this user's cache. */
-export function cacheFolder(): string {
-  if (env.XDG_CACHE_HOME) return env.XDG_CACHE_HOME;
-  if (platform === "win32") return env.LOCALAPPDATA ?? join(homedir(), "AppData", "Local");
-  if (platform === "darwin") return join(homedir(), "Library", "Caches");
-  return join(homedir(), ".cache");
+/** What the operating system calls this user's cache; undefined for a user without a home. */
+export function cacheFolder(): string | undefined {
+  // A relative one is void, says its specification: it would be another folder in each working directory.
+  if (env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME)) return env.XDG_CACHE_HOME;
+  if (platform === "win32" && env.LOCALAPPDATA) return env.LOCALAPPDATA;
+  const home = homeFolder();
+  if (home === undefined) return undefined;
+  if (platform === "win32") return join(home, "AppData", "Local");
+  return platform === "darwin" ? join(home, "Library", "Caches") : join(home, ".cache");
+}
+
+/** From HOME or the list of users. For one that is on neither, Bun throws and Deno has null. */
+function homeFolder(): string | undefined {
+  try {
+    return homedir() || undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -42,7 +55,9 @@ export function cacheFolder(): string {
 export async function findNatsServer(explicit?: string): Promise<NatsServerBinary | undefined> {
   if (explicit !== undefined) return await explicitNatsServer(explicit);
   const folders = (env.PATH ?? "").split(delimiter).filter((folder) => folder !== "");
-  for (const path of [...folders.map((folder) => join(folder, PROGRAM)), cachedNatsServer()]) {
+  const cached = cachedNatsServer();
+  const paths = folders.map((folder) => join(folder, PROGRAM));
+  for (const path of cached === undefined ? paths : [...paths, cached]) {
     const version = await natsServerVersion(path);
     if (version !== undefined && fits(version, NATS_SERVER_VERSION)) return { path, version };
   }
@@ -55,7 +70,9 @@ export async function requireNatsServer(explicit?: string): Promise<NatsServerBi
   if (found !== undefined) return found;
   throw new MarmotError(
     `Cannot start the embedded broker: no nats-server ${NATS_SERVER_VERSION} or newer in PATH or at ` +
-      `${cachedNatsServer()}. Give one with --nats-server PATH, or use a NATS server of your own with --nats-url URL.`,
+      `${
+        cachedNatsServer() ?? "~/.cache"
+      }. Give one with --nats-server PATH, or use a NATS server of your own with --nats-url URL.`,
     EXIT.broker,
   );
 }

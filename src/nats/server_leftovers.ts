@@ -1,16 +1,25 @@
 /** nats-server processes that an earlier Marmot of this database left over, for it was killed. */
 import { execFile } from "node:child_process";
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
 import type { BrokerFiles } from "./server_files.ts";
+import { SHELL } from "./server_process.ts";
 
 const TERM_TIMEOUT_MS = 2_000;
 const KILL_TIMEOUT_MS = 2_000;
 const POLL_MS = 20;
+
+/** Prints process id and arguments of each process whose arguments mention $1. One may end while it is looked at. */
+const LIST_MENTIONS = `for file in $(grep -lsF -- "$1" /proc/[0-9]*/cmdline); do
+  pid=\${file#/proc/}
+  printf '%s ' "\${pid%/cmdline}"
+  tr '\\0' ' ' <"$file"
+  echo
+done 2>/dev/null`;
 
 const run = promisify(execFile);
 
@@ -66,19 +75,22 @@ interface FoundProcess {
   readonly command: string;
 }
 
-async function linuxProcesses(): Promise<FoundProcess[]> {
-  const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name));
-  return await Promise.all(pids.map(async (pid) => {
-    // A process may end while it is looked at; the command line of a dead one is empty.
-    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    return { pid: Number(pid), command: command.replace(/\0$/, "").replaceAll("\0", " ") };
-  }));
+/** By programs that every Linux has: Deno reads /proc only for who may do everything. */
+async function linuxProcesses({ configuration }: BrokerFiles): Promise<FoundProcess[]> {
+  const arguments_ = ["-c", LIST_MENTIONS, "marmot", configuration];
+  const { stdout } = await run(SHELL, arguments_, { env: { PATH: "/usr/bin:/bin" } }).catch(() => ({ stdout: "" }));
+  return parseList(stdout);
 }
 
 async function psList(): Promise<FoundProcess[]> {
   const { stdout } = await run("ps", ["-axww", "-o", "pid=,command="], { maxBuffer: 64 * 1024 * 1024 });
-  return stdout.split("\n").map((line) => {
-    const [, pid = "0", command = ""] = /^\s*(\d+)\s+(.*)$/.exec(line) ?? [];
+  return parseList(stdout);
+}
+
+/** Lines of a process id and a command. */
+function parseList(text: string): FoundProcess[] {
+  return text.split("\n").map((line) => {
+    const [, pid = "0", command = ""] = /^\s*(\d+)\s+(.*?) *$/.exec(line) ?? [];
     return { pid: Number(pid), command };
   });
 }

@@ -16,7 +16,7 @@ const STOP_TIMEOUT_MS = 600;
 const OUTPUT_KEPT = 8_192;
 /** how long the last output may lag behind the end */
 const OUTPUT_TIMEOUT_MS = 200;
-const SHELL = "/bin/sh";
+export const SHELL = "/bin/sh";
 
 /**
  * Runs "$@" and stops it when standard input closes, which happens when Marmot ends in any way, kill -9 included. The

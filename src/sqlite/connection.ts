@@ -34,6 +34,16 @@ export function openDatabase(path: string, options: ConnectionOptions = {}): Dat
   return new NodeSqlite(path, db);
 }
 
+/** Of the library itself: what Deno says in process.versions is another one. */
+export function sqliteVersion(): string {
+  const db = openDatabase(":memory:");
+  try {
+    return String(db.prepare("SELECT sqlite_version()").get()?.[0]);
+  } finally {
+    db.close();
+  }
+}
+
 /** Copies a database page by page, as it is at one moment, while others write to it. */
 export async function copyDatabase(source: Database, to: string): Promise<void> {
   if (!(source instanceof NodeSqlite)) throw new Error("Cannot copy a database of another driver");
