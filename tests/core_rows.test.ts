@@ -112,3 +112,21 @@ test("many rows of one transaction arrive in their order, with text and numbers 
   assert.deepEqual(b.rows("SELECT k, typeof(k) FROM k ORDER BY k"), a.rows("SELECT k, typeof(k) FROM k ORDER BY k"));
   assert.deepEqual([a.node.notices, b.node.notices], [[], []]);
 });
+
+test("a key that changes leaves no old row behind, by whichever name or statement it is set", async () => {
+  await using pair = await corePair(`
+    CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+    CREATE TABLE named(rowid TEXT PRIMARY KEY, oid UNIQUE);
+    CREATE TABLE child(parent TEXT REFERENCES named ON UPDATE CASCADE, n, PRIMARY KEY (parent, n)) WITHOUT ROWID`);
+  const { a, b } = pair;
+  a.run(`PRAGMA foreign_keys = ON; INSERT INTO t VALUES ${Array.from({ length: 9 }, (_, i) => `(${i}, ${i})`)};
+    INSERT INTO named VALUES ('a', 1), ('b', 2); INSERT INTO child VALUES ('a', 1), ('a', 2), ('b', 1)`);
+  await pair.converged("t", "named", "child");
+  a.run(`UPDATE t SET id = 10 WHERE id = 0; UPDATE t SET rowid = 11 WHERE id = 1; UPDATE t SET OID = 12 WHERE id = 2;
+    UPDATE t SET "_ROWID_" = 13 WHERE id = 3; UPDATE t SET (v, ID) = (0, 14) WHERE id = 4;
+    INSERT INTO t VALUES (5, 0) ON CONFLICT DO UPDATE SET id = 15; UPDATE OR REPLACE t SET id = 7 WHERE id = 6;
+    UPDATE t SET id = x FROM (SELECT 18 AS x) WHERE id = 8; UPDATE named SET rowid = 'c' WHERE oid = 1`);
+  await pair.converged("t", "named", "child");
+  assert.deepEqual(b.rows("SELECT id FROM t").flat(), [7, 10, 11, 12, 13, 14, 15, 18]);
+  assert.deepEqual(b.rows("SELECT parent FROM child WHERE n = 2"), [["c"]]);
+});
