@@ -1,0 +1,164 @@
+/** The application of a node: Python's sqlite3 in a process of its own (app.py). */
+import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { once } from "node:events";
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const PROGRAM = fileURLToPath(new URL("./app.py", import.meta.url));
+
+export type Kind = "insert" | "update" | "delete";
+
+/** Which rows are written, and how. */
+export interface Work {
+  readonly kind: Kind;
+  /** id of the first row */
+  readonly first: number;
+  readonly count: number;
+  /** bytes of a row's text and blob */
+  readonly size: number;
+  readonly table: string;
+  /** of an update: pick the rows at random among so many; null updates each row once */
+  readonly among: number | null;
+}
+
+/** of commits, in nanoseconds */
+export interface Spread {
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+  readonly count: number;
+}
+
+/** times of CLOCK_MONOTONIC in nanoseconds */
+export interface Written {
+  readonly started: number;
+  readonly ended: number;
+  readonly commits: Spread;
+}
+
+export interface Paced {
+  readonly commits: Spread;
+  /** id of the first row */
+  readonly first: number;
+  /** of each row, when its commit returned */
+  readonly ends: readonly number[];
+}
+
+export interface Watched {
+  readonly reached: boolean;
+  readonly seen: readonly (readonly [value: number, at: number])[];
+}
+
+interface Waiting {
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+const running = new Set<ChildProcessWithoutNullStreams>();
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
+/** Requests are answered one after the other; each method rejects when Python raises or ends. */
+export class Application implements AsyncDisposable {
+  #waiting: Waiting[] = [];
+  #errors = "";
+  #ended = false;
+
+  private constructor(private readonly child: ChildProcessWithoutNullStreams) {
+    running.add(child);
+    child.stdin.on("error", () => {/* told by "close" */});
+    child.stderr.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
+    createInterface({ input: child.stdout }).on("line", (line) => this.#answer(line));
+    child.once("close", () => {
+      running.delete(child);
+      this.#ended = true;
+      for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#gone());
+    });
+  }
+
+  static async start(path: string): Promise<Application> {
+    const child = spawn("python3", [PROGRAM, path], { stdio: "pipe" });
+    await once(child, "spawn");
+    return new Application(child);
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  /** Versions of what it runs on. */
+  async facts(): Promise<{ sqlite: string; python: string }> {
+    return await this.#ask("facts", {}) as { sqlite: string; python: string };
+  }
+
+  /** CLOCK_MONOTONIC in nanoseconds, which the harness's own runtime has no way to read. */
+  async now(): Promise<number> {
+    return await this.#ask("now", {}) as number;
+  }
+
+  async script(sql: string): Promise<void> {
+    await this.#ask("script", { sql });
+  }
+
+  async rows(sql: string): Promise<unknown[][]> {
+    return await this.#ask("rows", { sql }) as unknown[][];
+  }
+
+  /** Inserts rows, unmeasured. */
+  async fill(work: Omit<Work, "kind">): Promise<void> {
+    await this.#ask("fill", { ...work });
+  }
+
+  /** Writes at full speed in transactions of `per` rows. With a mark, the last one also inserts it into `mark`. */
+  async write(work: Work, per: number, mark: number | null = null): Promise<Written> {
+    return await this.#ask("write", { ...work, per, mark }) as Written;
+  }
+
+  /** One row a transaction, with random pauses of `pause` seconds on average, for at most that many seconds. */
+  async paced(work: Work, pause: number, seconds: number): Promise<Paced> {
+    return await this.#ask("paced", { ...work, pause, seconds }) as Paced;
+  }
+
+  /** Deferred transactions that read first; `busy` of them were refused. */
+  async upgrading(work: Work, pause: number, seconds: number): Promise<{ busy: number; done: number }> {
+    return await this.#ask("upgrading", { ...work, pause, seconds }) as { busy: number; done: number };
+  }
+
+  /** Polls a number until it is at least `until`, with `pause` seconds between two looks. */
+  async watch(sql: string, until: number, pause: number, seconds: number): Promise<Watched> {
+    return await this.#ask("watch", { sql, until, pause, seconds }) as Watched;
+  }
+
+  /** Polls a row until it is this one. @returns when the read that saw it began; null when it never was */
+  async equal(sql: string, row: readonly unknown[], pause: number, seconds: number): Promise<number | null> {
+    return await this.#ask("equal", { sql, row, pause, seconds }) as number | null;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#ended) return;
+    const closed = once(this.child, "close");
+    this.child.stdin.end();
+    await closed;
+  }
+
+  #ask(op: string, request: Readonly<Record<string, unknown>>): Promise<unknown> {
+    if (this.#ended) return Promise.reject(this.#gone());
+    const answer = new Promise<unknown>((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    this.child.stdin.write(`${JSON.stringify({ op, ...request })}\n`);
+    return answer;
+  }
+
+  #answer(line: string): void {
+    const waiting = this.#waiting.shift();
+    const answer: { ok?: unknown; error?: string } = JSON.parse(line);
+    if (answer.error === undefined) waiting?.resolve(answer.ok);
+    else waiting?.reject(new Error(`the application failed: ${answer.error}`));
+  }
+
+  #gone(): Error {
+    return new Error(`the application ended: ${this.#errors}`);
+  }
+}

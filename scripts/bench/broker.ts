@@ -1,0 +1,33 @@
+/** nats-server as a benchmark uses it: JetStream that syncs every message to disk, and its monitoring. */
+import { freePort, type NatsServer, startNatsServer } from "../../tests/support/nats.ts";
+
+export interface Traffic {
+  /** bytes that clients sent to the broker */
+  readonly received: number;
+  /** bytes that the broker sent to clients */
+  readonly sent: number;
+}
+
+export interface Broker {
+  readonly server: NatsServer;
+  traffic(): Promise<Traffic>;
+}
+
+/** @param folder where JetStream stores */
+export async function startBroker(folder: string): Promise<Broker> {
+  const monitoring = await freePort();
+  const config = [
+    `http: "127.0.0.1:${monitoring}"`,
+    `jetstream {\n store_dir: ${JSON.stringify(folder)}\n sync_interval: always\n}`,
+  ];
+  const server = await startNatsServer({ jetstream: false, config: config.join("\n") });
+  return { server, traffic: () => traffic(monitoring) };
+}
+
+async function traffic(port: number): Promise<Traffic> {
+  const answer: unknown = await (await fetch(`http://127.0.0.1:${port}/varz`)).json();
+  if (typeof answer !== "object" || answer === null || !("in_bytes" in answer) || !("out_bytes" in answer)) {
+    throw new Error("Cannot read the broker's traffic: /varz has no in_bytes and out_bytes");
+  }
+  return { received: Number(answer.in_bytes), sent: Number(answer.out_bytes) };
+}

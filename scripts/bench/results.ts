@@ -1,0 +1,87 @@
+/** What a scenario gives: figures of each round, and what they cost. */
+
+/** How a figure is called and shown; the order is that of a table's columns. */
+export const FIGURES = {
+  bare: { title: "bare SQLite", unit: "rows/s" },
+  captured: { title: "with capture, Marmot stopped", unit: "rows/s" },
+  capturedRatio: { title: "… of bare", unit: "share" },
+  replicated: { title: "while replicated", unit: "rows/s" },
+  replicatedRatio: { title: "… of bare", unit: "share" },
+  endToEnd: { title: "end to end", unit: "rows/s" },
+  endToEndRatio: { title: "… of bare", unit: "share" },
+  lag: { title: "lag when the writer stops", unit: "ms" },
+  visibleP50: { title: "commit to visible, p50", unit: "ms" },
+  visibleP99: { title: "p99", unit: "ms" },
+  visibleMax: { title: "max", unit: "ms" },
+  catchUp: { title: "catch-up, once it has begun", unit: "rows/s" },
+  catchUpRatio: { title: "… of bare", unit: "share" },
+  start: { title: "from start to the first change", unit: "ms" },
+  all: { title: "from start to the last change", unit: "ms" },
+  idleCpu: { title: "idle CPU of a node", unit: "share of a core" },
+  resident: { title: "resident memory of a node", unit: "MB" },
+  bareP50: { title: "commit of bare SQLite, p50", unit: "ms" },
+  bareP99: { title: "p99", unit: "ms" },
+  bareMax: { title: "max", unit: "ms" },
+  commitP50: { title: "commit while replicated, p50", unit: "ms" },
+  commitP99: { title: "p99", unit: "ms" },
+  commitMax: { title: "max", unit: "ms" },
+  busy: { title: "upgrades refused as busy", unit: "share" },
+  wal: { title: "largest WAL", unit: "MB" },
+  lost: { title: "rows that never arrived the same", unit: "rows" },
+} as const satisfies Record<string, { readonly title: string; readonly unit: string }>;
+
+export type FigureName = keyof typeof FIGURES;
+
+/** What a measurement cost: of each process, and of the broker's connections. */
+export interface Cost {
+  /** CPU seconds per 1,000 rows, by process */
+  readonly cpu: Readonly<Record<string, number>>;
+  /** bytes per 1,000 rows that the broker got from all nodes */
+  readonly bytesIn: number;
+  /** bytes per 1,000 rows that the broker sent to all nodes */
+  readonly bytesOut: number;
+  /** MB, by process */
+  readonly peakMemory: Readonly<Record<string, number>>;
+  /** cores that processes outside the benchmark used meanwhile */
+  readonly foreignCores: number;
+}
+
+export interface Result {
+  readonly scenario: string;
+  readonly system: string;
+  /** what tells this line from others of the scenario, such as "transactions of 100" */
+  readonly variant: string;
+  readonly rows: number;
+  /** of each round */
+  readonly figures: Readonly<Partial<Record<FigureName, readonly number[]>>>;
+  readonly costs: readonly Cost[];
+}
+
+/** A result in the making. */
+export class Measurement implements Result {
+  readonly figures: Partial<Record<FigureName, number[]>> = {};
+  readonly costs: Cost[] = [];
+
+  constructor(
+    readonly scenario: string,
+    readonly system: string,
+    readonly variant: string,
+    readonly rows: number,
+  ) {}
+
+  add(figures: Readonly<Partial<Record<FigureName, number>>>): void {
+    for (const [name, value] of Object.entries(figures)) (this.figures[name as FigureName] ??= []).push(value);
+  }
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  if (sorted.length % 2 === 1) return sorted[middle] ?? NaN;
+  return ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2;
+}
+
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
+}

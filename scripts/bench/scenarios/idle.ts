@@ -1,0 +1,67 @@
+/** Nodes that have nothing to do: CPU and memory, and how long a start takes, also with very many tables. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { SCHEMA, startCluster, TABLES } from "../cluster.ts";
+import { fineCpuSeconds, memoryOf } from "../processes.ts";
+import { Measurement } from "../results.ts";
+import { NS_PER_MS, NS_PER_SECOND, type Run, type Scenario } from "../run.ts";
+import type { System } from "../systems.ts";
+
+const MANY_TABLES = 2_000;
+/** until what a start leaves behind is done */
+const SETTLE_MS = 5_000;
+const IDLE_MS = 20_000;
+const QUICK_IDLE_MS = 6_000;
+const LOOK_PAUSE_S = 0.001;
+const TIMEOUT_S = 120;
+
+export const IDLE: Scenario = {
+  name: "idle",
+  about: "Two nodes that have nothing to do, with 3 tables and with 2,000 more.",
+  measure: async (run) => {
+    const results: Measurement[] = [];
+    for (const more of [0, MANY_TABLES]) {
+      const all = run.systems.map((system) => ({
+        system,
+        result: new Measurement("idle", system.name, `${TABLES + more} tables`, 0),
+      }));
+      for (let round = 1; round <= run.rounds; round++) {
+        for (const { system, result } of all) await measureRound(result, system, more, run, round);
+      }
+      results.push(...all.map(({ result }) => result));
+    }
+    return results;
+  },
+};
+
+async function measureRound(
+  result: Measurement,
+  system: System,
+  more: number,
+  run: Run,
+  round: number,
+): Promise<void> {
+  const tables = Array.from({ length: more }, (_, place) => `CREATE TABLE more_${place}(id TEXT PRIMARY KEY, v);`);
+  await using cluster = await startCluster({ system, schema: SCHEMA + tables.join("\n") }, TABLES + more);
+  await sleep(SETTLE_MS);
+  const [a, b] = [cluster.node(0), cluster.node(1)];
+  const before = [await a.app.now(), await fineCpuSeconds(a.pid), await fineCpuSeconds(b.pid)] as const;
+  await sleep(run.quick ? QUICK_IDLE_MS : IDLE_MS);
+  const after = [await a.app.now(), await fineCpuSeconds(a.pid), await fineCpuSeconds(b.pid)] as const;
+  const elapsed = (after[0] - before[0]) / NS_PER_SECOND;
+  const resident = (await memoryOf(a.pid)).resident;
+  await b.stop();
+  await a.app.script("INSERT INTO mark VALUES (1, 1)");
+  const watching = b.reader.watch("SELECT max(id) FROM mark", 1, LOOK_PAUSE_S, TIMEOUT_S);
+  const asked = await a.app.now();
+  await b.spawn();
+  const at = (await watching).seen.at(-1)?.[1];
+  if (at === undefined) throw new Error("a node that was started again gets no changes");
+  const cpu = (after[1] - before[1] + after[2] - before[2]) / 2 / elapsed;
+  result.add({ idleCpu: cpu, resident, start: (at - asked) / NS_PER_MS });
+  run.say(
+    `idle, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: ${
+      (cpu * 100).toFixed(2)
+    } % of a core, ` +
+      `${resident.toFixed(0)} MB, start ${((at - asked) / NS_PER_MS).toFixed(0)} ms`,
+  );
+}

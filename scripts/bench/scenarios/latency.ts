@@ -1,0 +1,70 @@
+/** From the return of a commit on one node to the moment another node's application can read the row. */
+import { startCluster, TABLE } from "../cluster.ts";
+import { startMeter } from "../meter.ts";
+import { Measurement, quantile } from "../results.ts";
+import { NS_PER_MS, type Run, type Scenario, warmUp, work } from "../run.ts";
+
+const ROWS = 1_000;
+const QUICK_ROWS = 200;
+/** between two rows on average; random, so that nothing falls into step */
+const PAUSE_S = 0.01;
+/** between two looks of the reader; with the look itself it is the error of each time, always to Marmot's disadvantage */
+const LOOK_PAUSE_S = 0.0001;
+const TIMEOUT_S = 600;
+
+export const LATENCY: Scenario = {
+  name: "latency",
+  about: "Single rows at random moments, 100 a second, on nodes that have nothing else to do.",
+  measure: async (run) => {
+    const rows = run.quick ? QUICK_ROWS : ROWS;
+    const results = run.systems.map((system) => new Measurement("latency", system.name, "100 rows a second", rows));
+    for (let round = 1; round <= run.rounds; round++) {
+      for (const result of results) await measureRound(result, run, round);
+    }
+    return results;
+  },
+};
+
+async function measureRound(result: Measurement, run: Run, round: number): Promise<void> {
+  const system = run.systems.find((found) => found.name === result.system);
+  if (system === undefined) return;
+  await using cluster = await startCluster({ system });
+  await warmUp(cluster);
+  // Each id is the highest so far, so that one look tells what has arrived.
+  const first = 2_000_000_000;
+  const what = work(result.rows, { first });
+  const stopMeter = await startMeter(cluster);
+  const last = first + result.rows - 1;
+  const watching = cluster.node(1).reader.watch(`SELECT max(id) FROM ${TABLE}`, last, LOOK_PAUSE_S, TIMEOUT_S);
+  const { ends } = await cluster.node(0).app.paced(what, PAUSE_S, TIMEOUT_S);
+  const { seen } = await watching;
+  await cluster.drained();
+  result.costs.push(await stopMeter(result.rows));
+  const delays = arrivals(first, ends, seen).map((ns) => ns / NS_PER_MS);
+  result.add({
+    visibleP50: quantile(delays, 0.5),
+    visibleP99: quantile(delays, 0.99),
+    visibleMax: Math.max(...delays),
+  });
+  run.say(
+    `latency, round ${round} of ${run.rounds}: ${system.name}: p50 ${quantile(delays, 0.5).toFixed(2)} ms, ` +
+      `p99 ${quantile(delays, 0.99).toFixed(2)} ms`,
+  );
+}
+
+/** Of each row, how long after its commit it was first seen. */
+function arrivals(
+  first: number,
+  ends: readonly number[],
+  seen: readonly (readonly [value: number, at: number])[],
+): number[] {
+  const delays: number[] = [];
+  let look = 0;
+  for (const [place, end] of ends.entries()) {
+    while (look < seen.length && (seen[look]?.[0] ?? 0) < first + place) look++;
+    const at = seen[look]?.[1];
+    if (at === undefined) throw new Error(`row ${first + place} never arrived`);
+    delays.push(at - end);
+  }
+  return delays;
+}

@@ -1,0 +1,153 @@
+/** Writing at full speed: bare SQLite, with capture while Marmot is stopped, and replicated; and how soon it arrives. */
+import type { Kind } from "../application.ts";
+import { startCluster } from "../cluster.ts";
+import { startMeter } from "../meter.ts";
+import { Measurement } from "../results.ts";
+import {
+  NS_PER_MS,
+  prepare,
+  rate,
+  ROW_SIZE,
+  type Run,
+  type Scenario,
+  warmUp,
+  work,
+  writeBare,
+  writeReplicated,
+} from "../run.ts";
+import type { System } from "../systems.ts";
+import type { Work, Written } from "../application.ts";
+
+const ROWS = 200_000;
+const SINGLE_ROWS = 40_000;
+const QUICK_ROWS = 60_000;
+const QUICK_SINGLE_ROWS = 12_000;
+const LAG_ROWS = 1_000_000;
+const BYTES_PER_MB = 1e6;
+
+interface Variant {
+  readonly name: string;
+  readonly rows: number;
+  readonly per: number;
+  readonly kind?: Kind;
+  readonly size?: number;
+  readonly shards?: number;
+  readonly nodes?: number;
+}
+
+/** A scenario that measures each variant, all systems in turn in each round. */
+function writes(name: string, about: string, variants: (run: Run) => readonly Variant[], byHand = false): Scenario {
+  return {
+    name,
+    about,
+    byHand,
+    measure: async (run) => {
+      const all: Measurement[] = [];
+      for (const variant of variants(run)) all.push(...await measureVariant(name, variant, run));
+      return all;
+    },
+  };
+}
+
+async function measureVariant(scenario: string, variant: Variant, run: Run): Promise<Measurement[]> {
+  const rows = (system: System) => Math.max(variant.per, Math.round(variant.rows * system.share));
+  const results = run.systems.map((system) => new Measurement(scenario, system.name, variant.name, rows(system)));
+  for (let round = 1; round <= run.rounds; round++) {
+    const what = (count: number) => work(count, { kind: variant.kind ?? "insert", size: variant.size ?? ROW_SIZE });
+    const bare = await writeBare(what(variant.rows), variant.per);
+    const bareRate = rateOf(bare, variant.rows);
+    for (const [place, system] of run.systems.entries()) {
+      const result = results[place];
+      if (result === undefined) continue;
+      result.add({ bare: bareRate });
+      await measureRound(result, system, variant, what(rows(system)), bareRate);
+      const share = result.figures.replicatedRatio?.at(-1) ?? NaN;
+      const lag = result.figures.lag?.at(-1) ?? NaN;
+      run.say(
+        `${scenario}, ${variant.name}, round ${round} of ${run.rounds}: ${system.name}: bare ${Math.round(bareRate)} ` +
+          `rows/s, captured ${percent(result.figures.capturedRatio?.at(-1))}, replicated ${percent(share)}, ` +
+          `end to end ${Math.round(result.figures.endToEnd?.at(-1) ?? NaN)} rows/s, lag ${lag.toFixed(1)} ms`,
+      );
+    }
+  }
+  return results;
+}
+
+async function measureRound(
+  result: Measurement,
+  system: System,
+  { per, nodes, shards }: Variant,
+  what: Work,
+  bareRate: number,
+): Promise<void> {
+  await using cluster = await startCluster({ system, nodes, shards, prepare: (app) => prepare(app, what) });
+  await warmUp(cluster);
+  const stopMeter = await startMeter(cluster);
+  const { written, visible, wal } = await writeReplicated(cluster, what, per, 1);
+  await cluster.drained();
+  result.costs.push(await stopMeter(what.count));
+  const last = Math.max(...visible);
+  const replicated = rateOf(written, what.count);
+  const endToEnd = rate(what.count, last - written.started);
+  await cluster.stopNodes();
+  // The triggers are still there, and Marmot is not: the same kind of writes again, on the rows that are left.
+  const again = { ...what, first: what.first + (what.kind === "insert" ? what.count : 0) };
+  if (what.kind === "delete") await cluster.node(0).app.fill(what);
+  const captured = rateOf(await cluster.node(0).app.write(again, per, 2), what.count);
+  result.add({
+    captured,
+    capturedRatio: captured / bareRate,
+    replicated,
+    replicatedRatio: replicated / bareRate,
+    endToEnd,
+    endToEndRatio: endToEnd / bareRate,
+    lag: (last - written.ended) / NS_PER_MS,
+    commitP50: written.commits.p50 / NS_PER_MS,
+    commitP99: written.commits.p99 / NS_PER_MS,
+    commitMax: written.commits.max / NS_PER_MS,
+    wal: wal / BYTES_PER_MB,
+  });
+}
+
+function rateOf({ started, ended }: Written, rows: number): number {
+  return rate(rows, ended - started);
+}
+
+function percent(share: number | undefined): string {
+  return `${((share ?? NaN) * 100).toFixed(1)} %`;
+}
+
+function byTransaction({ quick }: Run, kind: Kind = "insert"): Variant[] {
+  return [
+    { name: "transactions of 100", rows: quick ? QUICK_ROWS : ROWS, per: 100, kind },
+    { name: "single rows", rows: quick ? QUICK_SINGLE_ROWS : SINGLE_ROWS, per: 1, kind },
+  ];
+}
+
+export const WRITES: readonly Scenario[] = [
+  writes("insert", "New rows of about 90 bytes, two nodes.", (run) => byTransaction(run)),
+  writes("update", "Two of five columns of every row, in random order.", (run) => byTransaction(run, "update")),
+  writes("delete", "Every row, in random order.", (run) => byTransaction(run, "delete")),
+  writes("size", "Larger rows, half text and half incompressible.", ({ quick }) => [
+    { name: "1 KB, transactions of 100", rows: quick ? 10_000 : 50_000, per: 100, size: 1_000 },
+    { name: "1 KB, single rows", rows: quick ? 3_000 : 20_000, per: 1, size: 1_000 },
+    { name: "100 KB, transactions of 10", rows: quick ? 200 : 1_000, per: 10, size: 100_000 },
+    { name: "100 KB, single rows", rows: quick ? 200 : 1_000, per: 1, size: 100_000 },
+  ]),
+  writes("shards", "The rows of one table spread over several streams.", ({ quick }) =>
+    [1, 4, 16].flatMap((shards) => [
+      { name: `${shards} shards, transactions of 100`, rows: quick ? QUICK_ROWS : ROWS, per: 100, shards },
+      { name: `${shards} shards, single rows`, rows: quick ? QUICK_SINGLE_ROWS : SINGLE_ROWS, per: 1, shards },
+    ])),
+  writes(
+    "nodes",
+    "One writer, and all others on the same machine and broker.",
+    ({ quick, large }) =>
+      (large ? [2, 5, 20] : [2, 5]).map((nodes) => (
+        { name: `${nodes} nodes`, rows: quick ? QUICK_ROWS : ROWS, per: 100, nodes }
+      )),
+  ),
+  writes("lag", "What is left to do when a writer at full speed stops.", ({ quick }) => [
+    { name: "transactions of 100", rows: quick ? QUICK_ROWS : LAG_ROWS, per: 100 },
+  ]),
+];
