@@ -6,16 +6,12 @@ import { schemaVersion } from "./sqlite/schema.ts";
 
 /**
  * A commit writes to the WAL first, and is visible a moment after that event, or later where its process has to wait for
- * a processor: looked at this often at first, ever less often, and for so long, ms
+ * a processor. It is looked for at once, without a timer (which takes 1 to 2 ms at least), then ever less often, ms.
  */
-const EVENT_STEP_MS = 1;
-/** At first without a timer, which takes 1 to 2 ms at least */
-const EVENT_SPIN_MS = 2.5;
-/** Events that come so soon after a commit of our own are not worth that, ms */
-const OWN_EVENTS_MS = 2;
+const EVENT_SPIN_MS = 1;
 const EVENT_MS = 100;
-/** The next look comes after this share of the time since the event. */
-const EVENT_SLOWER = 1 / 8;
+/** A commit has several events. Those that come so soon after it was seen, or was our own, are most likely its own, ms */
+const SAME_COMMIT_MS = 2;
 /**
  * Looked at this often when no event tells of a commit, ms: while something happens, and once nothing did for a while.
  * Where a commit came without an event (a file system that has none), it stays at the first.
@@ -23,6 +19,8 @@ const EVENT_SLOWER = 1 / 8;
 const POLL_MS = 250;
 const IDLE_POLL_MS = 1_000;
 const IDLE_AFTER_MS = 5_000;
+/** The path is looked up at most this often, ms */
+const INODE_MS = 50;
 /** The application counts as writing for this long after a commit, ms */
 const WRITING_MS = 200;
 /** The schema is taken up when it did not change for this long, or after the limit all the same, ms */
@@ -40,37 +38,43 @@ export class Observation {
   private toldAt = -Infinity;
   private lastCommitAt: number | undefined;
   private untold = false;
-  private ownUntil = -Infinity;
+  private sameCommitUntil = -Infinity;
   private writingUntil = 0;
   private schema: { version: number; quietSince: number; first: number } | undefined;
   private readonly inode: bigint;
+  private inodeAfter = -Infinity;
 
   constructor(private readonly db: Database) {
     this.dataVersion = dataVersion(db);
     this.inode = inodeOf(db.path);
   }
 
-  /** The path leads to another file than the one that is open. */
-  get isReplaced(): boolean {
+  /**
+   * Does the path lead to another file than the one that is open? Looked at now and then only: what is written to the old
+   * file meanwhile, cursor and all, is lost with it.
+   */
+  isReplaced(now: number): boolean {
+    if (now < this.inodeAfter) return false;
+    this.inodeAfter = now + INODE_MS;
     return inodeOf(this.db.path) !== this.inode;
   }
 
   /** A file was written to: perhaps by a commit. */
   event(now: number): void {
     this.toldAt = now;
-    this.eventAt = now < this.ownUntil ? now - EVENT_SPIN_MS : now;
+    this.eventAt = now < this.sameCommitUntil ? now - EVENT_SPIN_MS : now;
   }
 
-  /** This connection has committed: the events that follow are most likely its own. */
+  /** This connection has committed. */
   wrote(now: number): void {
-    this.ownUntil = now + OWN_EVENTS_MS;
+    this.sameCommitUntil = now + SAME_COMMIT_MS;
   }
 
   /** How soon to look again, ms, when no commit was seen. */
   patience(now: number): number {
     const since = now - this.eventAt;
     if (since < EVENT_SPIN_MS) return 0;
-    return since < EVENT_MS ? Math.max(EVENT_STEP_MS, since * EVENT_SLOWER) : Infinity;
+    return since < EVENT_MS ? since : Infinity;
   }
 
   /** Has another connection committed since the last call? The first call says no: nothing was seen before it. */
@@ -82,6 +86,7 @@ export class Observation {
     this.untold ||= now - this.toldAt > IDLE_POLL_MS;
     this.lastCommitAt = now;
     this.writingUntil = now + WRITING_MS;
+    this.sameCommitUntil = now + SAME_COMMIT_MS;
     this.eventAt = -Infinity;
     return true;
   }

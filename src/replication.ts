@@ -276,7 +276,7 @@ export class Replication {
   /** Finds out whether somebody else committed, and scans if so. */
   private look(now: number): number {
     const { observation } = this;
-    if (observation.isReplaced) throw new ReplacedError("the database file was replaced");
+    if (observation.isReplaced(now)) throw new ReplacedError("the database file was replaced");
     if (observation.committed(now)) {
       if (!this.applier!.isSameFile()) throw new ReplacedError(WENT_BACK);
       this.scanWanted = true;

@@ -9,8 +9,8 @@ import type { Cursor } from "./sqlite/cursors.ts";
 import { untilAborted } from "./waiting.ts";
 
 /** Bytes of messages held for apply, and taken at once */
-const QUEUE_BYTES = 16 * 1024 * 1024;
-const TAKE_BYTES = 4 * 1024 * 1024;
+const QUEUE_BYTES = 4 * 1024 * 1024;
+const TAKE_BYTES = 1024 * 1024;
 /** Pause before the next try, ms: after a passing failure, and after one that somebody must mend */
 const RETRY_MS = 250;
 const STOPPED_RETRY_MS = 10_000;

@@ -24,12 +24,15 @@ export class Alarm {
   }
 }
 
+/** Given as the reason, since abort() alone makes an exception with a stack each time. */
+const WOKEN = new Error("woken");
+
 /** Sleeps until `sleep` is over, or `woken` resolves; then stops sleeping. */
 export async function sleepUnless(woken: Promise<void>, sleep: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const stop = new AbortController();
   try {
     await Promise.race([woken, sleep(stop.signal)]);
   } finally {
-    stop.abort();
+    stop.abort(WOKEN);
   }
 }
