@@ -1,20 +1,21 @@
 /**
  * Runs the tests on Deno and on Bun, each file in a process of its own.
  *
- *     deno task test [--deno | --bun] [--jobs N] [WORD…]
+ *     deno task test [--deno | --bun | --program FILE] [--jobs N] [WORD…]
  *
- * A WORD picks the files whose path contains it. JUnit reports go to .test-results/. The last line is
- * `N passed, N failed`, with `, N skipped` if any; the exit code is 0 only if tests ran and none failed.
+ * With --program, Deno runs the tests that start a Marmot, and that program is the Marmot they start. A WORD picks the
+ * files whose path contains it. JUnit reports go to .test-results/. The last line is `N passed, N failed`, with
+ * `, N skipped` if any; the exit code is 0 only if tests ran and none failed.
  */
 import { spawn } from "node:child_process";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import process, { env } from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { ensureNatsServer } from "./nats_server.ts";
 import { describeTotals, joinJUnit, type TestCase, testCases, total } from "./test_results.ts";
-import { bunRuntime, denoRuntime, type TestRuntime } from "./test_runtimes.ts";
+import { bunRuntime, denoRuntime, programRuntime, type TestRuntime } from "./test_runtimes.ts";
 
 /** Measured on two cores, since most tests wait more than they work: 92 s with 1, 59 with 2, 48 with 3, 41 with 4. */
 const JOBS = 3;
@@ -22,6 +23,10 @@ const FILE_TIMEOUT_MS = 600_000;
 const SLOWEST_SHOWN = 5;
 const RESULTS = ".test-results";
 const RECORDED_SKIPS = "MARMOT_TEST_SKIPS";
+/** Of a compiled program alone. */
+const PROGRAM_ONLY = /^tests\/smoke\.test\.ts$/;
+/** Files whose tests start a Marmot of their own, so that it may be a compiled program. */
+const START_MARMOT = /^tests\/((integration|applications)\/.*|cli_process|cli_run|docs|smoke)\.test\.ts$/;
 /** What the tests may be told from outside; any other MARMOT_ variable would configure the nodes that they start. */
 const VARIABLES_KEPT = ["MARMOT_REQUIRE_ALL", "MARMOT_PROGRAM", "MARMOT_NATS_SERVER"];
 
@@ -45,16 +50,29 @@ const groups = new Set<number>();
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { deno: { type: "boolean" }, bun: { type: "boolean" }, jobs: { type: "string" } },
+    options: {
+      deno: { type: "boolean" },
+      bun: { type: "boolean" },
+      program: { type: "string" },
+      jobs: { type: "string" },
+    },
   });
+  const program = values.program === undefined ? undefined : resolve(values.program);
   process.chdir(fileURLToPath(new URL("..", import.meta.url)));
-  const files = await testFiles(positionals);
+  const files = (await testFiles(positionals)).filter((file) =>
+    program === undefined ? !PROGRAM_ONLY.test(file) : START_MARMOT.test(file)
+  );
   const binary = await ensureNatsServer(env.MARMOT_NATS_SERVER, print);
   env.MARMOT_NATS_SERVER = binary.path;
-  await rm(RESULTS, { recursive: true, force: true });
   const runtimes: TestRuntime[] = [];
-  if (!values.bun || values.deno) runtimes.push(denoRuntime());
-  if (!values.deno || values.bun) runtimes.push(await bunRuntime());
+  if (program !== undefined) {
+    env.MARMOT_PROGRAM = program;
+    runtimes.push(await programRuntime(program));
+  } else {
+    if (!values.bun || values.deno) runtimes.push(denoRuntime());
+    if (!values.deno || values.bun) runtimes.push(await bunRuntime());
+  }
+  for (const { name } of runtimes) await rm(join(RESULTS, name), { recursive: true, force: true });
   print(`nats-server ${binary.version}, ${runtimes.map((runtime) => `${runtime.name} ${runtime.version}`).join(", ")}`);
   const jobs = runtimes.flatMap((runtime) => files.map((file) => ({ runtime, file })));
   const results = await runAll(jobs, Number(values.jobs ?? JOBS));

@@ -1,5 +1,6 @@
 /** How the test runners of Deno and Bun are called for one file. */
 import { execFile } from "node:child_process";
+import { basename } from "node:path";
 import process, { platform } from "node:process";
 import { promisify } from "node:util";
 
@@ -7,7 +8,7 @@ export const BUN_VERSION = "1.4.5";
 const TEST_TIMEOUT_MS = 240_000;
 
 export interface TestRuntime {
-  readonly name: "deno" | "bun";
+  readonly name: string;
   readonly version: string;
   /** the command line that runs one test file and writes a JUnit report */
   command(file: string, junit: string): string[];
@@ -27,6 +28,16 @@ export function denoRuntime(): TestRuntime {
       ...["test", "--allow-all", "--no-check", "--quiet", `--junit-path=${junit}`, file],
     ],
   };
+}
+
+/** A compiled Marmot, which tests on Deno start. */
+export async function programRuntime(program: string): Promise<TestRuntime> {
+  const { stdout } = await run(program, ["--version"]).catch((cause) => {
+    throw new Error(`Cannot test ${program}: ${cause}. Make it with \`deno task build\`.`);
+  });
+  const [marmot = "", ...others] = stdout.trim().split("\n");
+  const version = `${marmot.replace("marmot ", "")} (${others.join(", ")})`;
+  return { name: basename(program), version, command: denoRuntime().command };
 }
 
 /** The path of Bun in the pinned version, through npx, which keeps it in its own cache. */

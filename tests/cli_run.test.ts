@@ -6,7 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EXIT } from "../src/errors.ts";
-import { freePort, type NatsServer, natsServerProgram, startNatsServer } from "./support/nats.ts";
+import { freePort, type NatsServer, natsServerFlags, startNatsServer } from "./support/nats.ts";
 import { type Program, runProgram, startProgram } from "./support/process.ts";
 import { marmotCommand } from "./support/runtime.ts";
 import { type TempFolder, tempFolder } from "./support/tmp.ts";
@@ -30,7 +30,7 @@ function run(...argv: string[]) {
 }
 
 async function embedded(): Promise<string[]> {
-  return ["--listen", `127.0.0.1:${await freePort()}`, "--nats-server", await natsServerProgram()];
+  return ["--listen", `127.0.0.1:${await freePort()}`, ...await natsServerFlags()];
 }
 
 function alive(pid: number): boolean {

@@ -6,7 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import { natsServerProgram, startNatsServer } from "./support/nats.ts";
+import { natsServerFlags, startNatsServer } from "./support/nats.ts";
 import { type Program, runProgram, startProgram } from "./support/process.ts";
 import { marmotCommand, PROJECT, scriptCommand } from "./support/runtime.ts";
 import { haveProgram } from "./support/skip.ts";
@@ -36,8 +36,7 @@ function words(line: string): string[] {
 }
 
 async function startMarmot(args: readonly string[], folder: TempFolder): Promise<Program> {
-  const env = { MARMOT_NATS_SERVER: await natsServerProgram() };
-  return await startProgram([...marmotCommand(), ...args], { cwd: folder.path, env });
+  return await startProgram([...marmotCommand(), ...args, ...await natsServerFlags()], { cwd: folder.path });
 }
 
 /** @returns what it printed */

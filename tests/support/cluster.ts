@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { App, type Facts } from "./app.ts";
-import { freePort, type NatsServer, natsServerProgram, startNatsServer } from "./nats.ts";
+import { freePort, type NatsServer, natsServerFlags, startNatsServer } from "./nats.ts";
 import { type Program, startProgram } from "./process.ts";
 import { marmotCommand } from "./runtime.ts";
 import { haveProgram } from "./skip.ts";
@@ -253,7 +253,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 }
 
 async function embeddedFlags(place: number, port: number, folder: TempFolder): Promise<string[]> {
-  if (place === 0) return ["--listen", `127.0.0.1:${port}`, "--nats-server", await natsServerProgram()];
+  if (place === 0) return ["--listen", `127.0.0.1:${port}`, ...await natsServerFlags()];
   return ["--nats-url", `nats://127.0.0.1:${port}`, "--nats-credentials", folder.file("a.db-marmot", "credentials")];
 }
 

@@ -5,6 +5,7 @@ import { env } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { NATS_SERVER_VERSION, requireNatsServer } from "../../src/nats/server_binary.ts";
 import { type Program, startProgram, within } from "./process.ts";
+import { testedProgram } from "./runtime.ts";
 import { tempFolder } from "./tmp.ts";
 
 const READY_TIMEOUT_MS = 20_000;
@@ -52,6 +53,11 @@ export async function natsServerProgram(): Promise<string> {
       `These tests need nats-server ${NATS_SERVER_VERSION}: run "deno run --allow-all scripts/nats_server.ts" first`,
     );
   });
+}
+
+/** Flags for a Marmot that runs a broker: a compiled one has a nats-server inside. */
+export async function natsServerFlags(): Promise<string[]> {
+  return testedProgram() === undefined ? ["--nats-server", await natsServerProgram()] : [];
 }
 
 /** `await using server = await startNatsServer();` resolves when it accepts connections. */

@@ -7,8 +7,13 @@ const WAIT_TIMEOUT_MS = 20_000;
 const STOP_TIMEOUT_MS = 10_000;
 const RUN_TIMEOUT_MS = 60_000;
 
-/** Marmot refuses variables with its prefix that it does not know. */
-const FOR_TESTS_ONLY = { MARMOT_REQUIRE_ALL: undefined, MARMOT_TEST_SKIPS: undefined, MARMOT_PROGRAM: undefined };
+/** Marmot refuses variables with its prefix that it does not know, and may have a nats-server of its own inside. */
+const FOR_TESTS_ONLY = {
+  MARMOT_REQUIRE_ALL: undefined,
+  MARMOT_TEST_SKIPS: undefined,
+  MARMOT_PROGRAM: undefined,
+  MARMOT_NATS_SERVER: undefined,
+};
 
 export interface ProgramOptions {
   readonly cwd?: string;

@@ -18,12 +18,13 @@ export function scriptCommand(path: string): string[] {
   return [execPath, "run", "--quiet", "--allow-all", "--no-lock", "--config", `${PROJECT}deno.json`, file];
 }
 
-/**
- * The command line that starts Marmot: cli.ts on the runtime of this test, or what the variable MARMOT_PROGRAM says
- * (words with spaces between them), so that the same tests try a compiled binary.
- */
+/** The compiled Marmot that is tested; undefined when it is the sources. */
+export function testedProgram(): string | undefined {
+  return env.MARMOT_PROGRAM || undefined;
+}
+
+/** The command line that starts Marmot: the compiled one, or cli.ts on the runtime of this test. */
 export function marmotCommand(): string[] {
-  const program = env.MARMOT_PROGRAM;
-  if (program !== undefined && program.trim() !== "") return program.trim().split(/\s+/);
-  return scriptCommand("cli.ts");
+  const program = testedProgram();
+  return program === undefined ? scriptCommand("cli.ts") : [program];
 }
