@@ -1,11 +1,11 @@
 /**
  * Tortures a cluster of real processes, and checks that it converges and loses nothing.
  *
- *     deno task torture [--minutes M | --seconds S] [--seed N] [--nodes 3..5] [--json FILE]
+ *     deno task torture [--minutes M | --seconds S] [--seed N] [--nodes 3..5] [--json FILE] [--keep]
  *
  * Three to five Marmots, on Deno and Bun mixed, three NATS servers and the applications' processes are killed, frozen,
  * cut off and put back to older copies. The exit code is 0 only if every promise was kept; if not, what differed is
- * printed, and databases, journals and logs are kept.
+ * printed, and databases, journals and logs are kept, as they are with --keep.
  */
 import { writeFile } from "node:fs/promises";
 import process, { env } from "node:process";
@@ -25,6 +25,7 @@ async function main(): Promise<number> {
       seed: { type: "string" },
       nodes: { type: "string" },
       json: { type: "string" },
+      keep: { type: "boolean" },
     },
   });
   const print = (line: string) => void process.stdout.write(`${line}\n`);
@@ -35,7 +36,7 @@ async function main(): Promise<number> {
   const started = performance.now();
   const say = (line: string) => print(`${((performance.now() - started) / 1_000).toFixed(1).padStart(7)} ${line}`);
   const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
-  const result = await torture({ seconds, seed, nodes, say });
+  const result = await torture({ seconds, seed, nodes, keep: values.keep, say });
   print(describeTorture(result));
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(result, null, 2)}\n`);
   return result.violations.length === 0 ? 0 : 1;

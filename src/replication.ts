@@ -86,7 +86,7 @@ export class Replication {
     this.capture = new Capture(options.db, options.shards);
     this.placements = new Placements(options.shards);
     this.observation = new Observation(options.db);
-    this.statusFile = new StatusFile(options.place);
+    this.statusFile = new StatusFile(options.place, options.runtime.log);
     this.trouble = new Trouble(options.runtime.log);
   }
 

@@ -1,6 +1,7 @@
 /** What a node says of itself: while it runs, and from outside. */
 import { join } from "node:path";
 import { findDatabase, isRunning, type NodePlace, readIfThere, writeWhole } from "./place.ts";
+import type { Log } from "./runtime.ts";
 import { openDatabase } from "./sqlite/connection.ts";
 import { hasOwnTables, readFact } from "./sqlite/own_tables.ts";
 import { type ParkedTable, readParked } from "./sqlite/parked.ts";
@@ -57,16 +58,24 @@ const WRITE_MS = 500;
 export class StatusFile {
   private after = 0;
   private text = "";
+  private failing = false;
 
-  constructor(private readonly place: NodePlace) {}
+  constructor(private readonly place: NodePlace, private readonly log: Log) {}
 
+  /** Never throws: a full disk must not keep the node from what it can still do. Tried again until it is written. */
   write(now: number, status: () => NodeStatus): void {
     if (now < this.after) return;
     const text = `${JSON.stringify(status())}\n`;
     if (text === this.text) return;
-    this.text = text;
     this.after = now + WRITE_MS;
-    writeWhole(statusFile(this.place), text);
+    try {
+      writeWhole(statusFile(this.place), text);
+      this.text = text;
+      this.failing = false;
+    } catch (error) {
+      if (!this.failing) this.log.warn("the status can't be written for now", { error: String(error) });
+      this.failing = true;
+    }
   }
 }
 

@@ -39,7 +39,14 @@ type Announce = (place: NodePlace, info: JoinInfo) => void;
 function announcement(log: Log): Announce {
   let done = false;
   return ({ dbPath, folder }, info) => {
-    rememberJoin(folder, info);
+    try {
+      rememberJoin(folder, info);
+    } catch (error) {
+      // a full disk must not keep the node from its broker
+      log.warn("`marmot join-command` will not know how to join this node: it can't be written", {
+        error: String(error),
+      });
+    }
     if (!done) log.info(`Another node joins this one with\n${joinCommands(dbPath, info)}`);
     done = true;
   };

@@ -25,6 +25,6 @@ export function describeTorture(result: TortureResult): string {
   ];
   const width = Math.max(...rows.map(([name]) => name.length));
   const table = rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
-  if (violations.length === 0) return table.join("\n");
-  return [...table, ...violations.map((text) => `VIOLATION ${text}`), `Kept: ${result.kept}`].join("\n");
+  const kept = result.kept === undefined ? [] : [`databases, journals and logs: ${result.kept}`];
+  return [...table, ...violations.map((text) => `VIOLATION ${text}`), ...kept].join("\n");
 }

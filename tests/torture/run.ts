@@ -28,6 +28,8 @@ export interface TortureOptions {
   readonly seed: number;
   /** default: 3 to 5, by the seed */
   readonly nodes?: number | undefined;
+  /** leave databases, journals and logs behind in any case */
+  readonly keep?: boolean | undefined;
   readonly say: (line: string) => void;
 }
 
@@ -52,7 +54,7 @@ export interface TortureResult {
   readonly differences: number;
   /** in words; empty when all promises were kept */
   readonly violations: readonly string[];
-  /** where databases, journals and logs are, when one was not */
+  /** where databases, journals and logs are, if they are */
   readonly kept: string | undefined;
 }
 
@@ -252,7 +254,7 @@ class TortureRun {
     const { nodes, violations, options: { seed, seconds } } = this;
     const sum = <T>(some: readonly T[], of: (one: T) => number) => some.reduce((total, one) => total + of(one), 0);
     const counts = (name: keyof Journal["counts"]) => sum(journals, (journal) => journal.counts[name]);
-    if (violations.length > 0) await this.#keep();
+    if (violations.length > 0 || this.options.keep) await this.#keep();
     return {
       seed,
       seconds,
@@ -272,7 +274,7 @@ class TortureRun {
       lost: sum(verdicts, ({ lost }) => lost),
       differences: sum(verdicts, ({ stale }) => stale),
       violations,
-      kept: violations.length > 0 ? this.folder : undefined,
+      kept: this.#kept ? this.folder : undefined,
     };
   }
 
