@@ -144,7 +144,9 @@ export class Laying {
       const { local } = touched;
       if (local.log.highest() === 0) continue;
       while (!local.pending.step());
-      const entries = local.table.uniques.length > 0 ? local.pending.closure(touched.hashes) : lastOf(touched);
+      const entries = local.table.uniques.length > 0
+        ? local.pending.closure(touched.hashes)
+        : local.pending.lastOf(touched.keys.values());
       try {
         for (const entry of entries) {
           if (entry.op === OP_DELETE) local.writer.remove(entry.values);
@@ -177,13 +179,6 @@ function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlV
   const row: SqlValue[] = [];
   keyIndexes.forEach((column, i) => row[column] = key[i]!);
   return row;
-}
-
-function* lastOf({ local, keys }: Touched): Generator<Change> {
-  for (const key of keys.values()) {
-    const entry = local.pending.last(key);
-    if (entry !== undefined) yield entry;
-  }
 }
 
 /** Is this about the row and its table, rather than about the file or a lock? */

@@ -1,5 +1,5 @@
 /**
- * Which entries of a change log are about a key, or about a UNIQUE value: an index of hashes in memory, 16 bytes an
+ * Which entries of a change log are about a key, or about a UNIQUE value: an index of hashes in memory, 20 bytes an
  * entry and value. Entries that were acknowledged since stay in it until it is built again, so every hit is checked
  * against the log.
  */
@@ -26,7 +26,8 @@ interface PlainUnique {
 }
 
 export class PendingIndex {
-  private readonly buckets = new Int32Array(1 << 16).fill(NONE);
+  /** a power of two of them, as many as there is room for entries */
+  private buckets = new Int32Array(FIRST_CAPACITY).fill(NONE);
   private hashes = new Uint32Array(FIRST_CAPACITY);
   private seqs = new Float64Array(FIRST_CAPACITY);
   private next = new Int32Array(FIRST_CAPACITY);
@@ -96,15 +97,18 @@ export class PendingIndex {
     return hashKey("", key, this.table.collations);
   }
 
-  /** The last pending entry of a key, undefined if there is none. */
-  last(key: readonly SqlValue[]): Change | undefined {
-    const wanted = canonicalKey(key, this.table.collations);
-    const entries = this.readable();
-    for (const seq of this.find(this.keyHash(key))) {
-      const entry = entries(seq);
-      if (entry !== undefined && canonicalKey(this.keyOf(entry), this.table.collations) === wanted) return entry;
+  /** The last pending entry of each of the keys that has one. */
+  *lastOf(keys: Iterable<readonly SqlValue[]>): Generator<Change> {
+    const read = this.reader();
+    for (const key of keys) {
+      const wanted = canonicalKey(key, this.table.collations);
+      for (const seq of this.find(this.keyHash(key))) {
+        const entry = read(seq);
+        if (entry === undefined || canonicalKey(this.keyOf(entry), this.table.collations) !== wanted) continue;
+        yield entry;
+        break;
+      }
     }
-    return undefined;
   }
 
   /** Pending entries, in order, that share a key or a UNIQUE value with `touched`, with each other, and so on. */
@@ -112,7 +116,7 @@ export class PendingIndex {
     if (this.opaque) return this.log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
     const seen = new Set(touched);
     const entries = new Map<number, Change>();
-    const read = this.readable();
+    const read = this.reader();
     const queue = [...touched];
     for (let hash = queue.pop(); hash !== undefined; hash = queue.pop()) {
       for (const seq of this.find(hash)) {
@@ -142,20 +146,19 @@ export class PendingIndex {
     return entry.op === OP_DELETE ? [...entry.values] : this.table.keyIndexes.map((column) => entry.values[column]!);
   }
 
-  /** Reads entries by seq. After a miss, those older than all that are left are known to be gone: a busy row has many. */
-  private readable(): (seq: number) => Change | undefined {
-    let lowest = 0;
+  /** Reads entries by seq. Those that were acknowledged are nearly always older than all that are left. */
+  private reader(): (seq: number) => Change | undefined {
+    const lowest = this.log.lowest();
     return (seq) => {
-      if (seq < lowest) return undefined;
+      if (seq < lowest || lowest === 0) return undefined;
       const [entry] = this.log.read(seq - 1, seq, 1);
-      if (entry === undefined && lowest === 0) lowest = this.log.lowest();
       return entry;
     };
   }
 
   /** Newest first. */
   private *find(hash: number): Generator<number> {
-    for (let at = this.buckets[hash & 0xffff]!; at !== NONE; at = this.next[at]!) {
+    for (let at = this.buckets[hash & (this.buckets.length - 1)]!; at !== NONE; at = this.next[at]!) {
       if (this.hashes[at] === hash) yield this.seqs[at]!;
     }
   }
@@ -164,8 +167,13 @@ export class PendingIndex {
     if (this.size === this.seqs.length) this.grow();
     this.hashes[this.size] = hash;
     this.seqs[this.size] = seq;
-    this.next[this.size] = this.buckets[hash & 0xffff]!;
-    this.buckets[hash & 0xffff] = this.size++;
+    this.chain(this.size++);
+  }
+
+  private chain(at: number): void {
+    const bucket = this.hashes[at]! & (this.buckets.length - 1);
+    this.next[at] = this.buckets[bucket]!;
+    this.buckets[bucket] = at;
   }
 
   private grow(): void {
@@ -177,6 +185,8 @@ export class PendingIndex {
     seqs.set(this.seqs);
     next.set(this.next);
     [this.hashes, this.seqs, this.next] = [hashes, seqs, next];
+    this.buckets = new Int32Array(capacity).fill(NONE);
+    for (let at = 0; at < this.size; at++) this.chain(at);
   }
 
   /** Most of the index is about entries that are gone: it is built again from those that are left. */
@@ -191,6 +201,7 @@ export class PendingIndex {
     this.size = 0;
     this.buckets.fill(NONE);
     if (this.seqs.length > STALE_LIMIT) {
+      this.buckets = new Int32Array(FIRST_CAPACITY).fill(NONE);
       this.hashes = new Uint32Array(FIRST_CAPACITY);
       this.seqs = new Float64Array(FIRST_CAPACITY);
       this.next = new Int32Array(FIRST_CAPACITY);
