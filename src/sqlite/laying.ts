@@ -58,7 +58,7 @@ export class Laying {
     mapping: Mapping,
     touched: Touched | undefined,
   ): void {
-    const inRuns = !mustLook(local, touched) && local.writer.takesRuns(mapping.carried);
+    const inRuns = !local.hasTriggers && local.writer.takesRuns(mapping.carried);
     let oneByOne = inRuns ? 0 : changes.length;
     for (let at = 0; at < changes.length;) {
       const length = at < oneByOne ? 0 : local.writer.runLength(mapping.carried, changes, at);
@@ -68,22 +68,23 @@ export class Laying {
     }
   }
 
-  /** @returns false, with nothing changed, when a UNIQUE value is in the way */
-  private applyRun(
-    run: readonly Change[],
-    { writer }: LocalTable,
-    mapping: Mapping,
-    touched: Touched | undefined,
-  ): boolean {
-    const keys = run.map((change) => mapping.upsertKey.map((place) => change.values[place]!));
+  /** @returns false, with nothing changed, when a UNIQUE value is in the way, or a row that must be looked at */
+  private applyRun(run: readonly Change[], local: LocalTable, mapping: Mapping, touched: Touched | undefined): boolean {
+    const { writer } = local;
+    const keys: SqlValue[][] = run.map((change) => mapping.upsertKey.map((place) => change.values[place]!));
+    const look = mustLook(local, touched);
+    if (look && run.some(({ op }) => op !== OP_INSERT)) return false;
+    if (local.table.nullableKey && keys.some((key) => key.includes(null))) return false;
     if (touched !== undefined) { for (const key of keys) touched.keys.set(writer.canonical(key), key); }
     try {
-      writer.insertRun(mapping.carried, run, keys);
-      return true;
+      if (look) writer.insertNewRun(mapping.carried, run);
+      else writer.insertRun(mapping.carried, run, keys);
     } catch (error) {
       if (!isUniqueViolation(error)) throw error;
       return false;
     }
+    if (look) { for (const change of run) touchRow(touched!, laidOn([], change, mapping)); }
+    return true;
   }
 
   private applyChange(change: Change, local: LocalTable, mapping: Mapping, touched: Touched | undefined): void {
@@ -133,9 +134,7 @@ export class Laying {
     );
     if (touched === undefined || local.table.uniques.length === 0) return;
     if (before !== undefined) touchRow(touched, before);
-    const after: SqlValue[] = before === undefined ? [] : [...before];
-    mapping.carried.columns.forEach((column, i) => after[column] = change.values[mapping.carried.places[i]!]!);
-    touchRow(touched, after);
+    touchRow(touched, laidOn(before ?? [], change, mapping));
   }
 
   /** Lays pending entries over what was touched, so that the application never sees its own write disappear. */
@@ -173,6 +172,13 @@ function touchRow(touched: Touched, row: readonly SqlValue[]): void {
   const key = local.writer.keyOf(row);
   touched.keys.set(local.writer.canonical(key), key);
   for (const hash of local.pending.hashesOf(row)) touched.hashes.add(hash);
+}
+
+/** A row, by the table's column indexes, as an upsert leaves it. */
+function laidOn(before: readonly SqlValue[], { values }: Change, { carried }: Mapping): SqlValue[] {
+  const after = [...before];
+  carried.columns.forEach((column, i) => after[column] = values[carried.places[i]!]!);
+  return after;
 }
 
 function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlValue[] {

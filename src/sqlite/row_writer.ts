@@ -74,7 +74,7 @@ export class RowWriter {
 
   /** Can `insertRun` write upserts that carry these columns? An insert needs all, and a guard lets only one row pass. */
   takesRuns({ columns }: Carried): boolean {
-    return columns.length === this.table.columns.length && !this.table.nullableKey && !this.policy.guards(this.table);
+    return columns.length === this.table.columns.length && !this.policy.guards(this.table);
   }
 
   /** How many of the changes, from `from` on, `insertRun` writes at once: upserts with text in the same columns. Or 0. */
@@ -91,6 +91,12 @@ export class RowWriter {
   /** `insertOrUpdate` for changes that `runLength` found alike, in their order: a later one of a row wins. */
   insertRun(carried: Carried, changes: readonly Change[], keys: readonly SqlValue[][]): void {
     this.insertRows(carried, changes.map(({ values }) => values), !keys.every((key) => this.keyIsExact(key)));
+  }
+
+  /** The same for rows that are new: throws on a clash of any UNIQUE value, that of the key too, with nothing changed. */
+  insertNewRun(carried: Carried, changes: readonly Change[]): void {
+    const rows = changes.map(({ values }) => values);
+    this.runRows(`new ${rows.length}`, carried, rows, (marks) => this.insertInto(carried, marks, rows.length));
   }
 
   /** UPDATE of what is carried. @returns whether the row was there */
@@ -143,24 +149,29 @@ export class RowWriter {
   }
 
   private insertRows(carried: Carried, rows: readonly (readonly SqlValue[])[], withKey: boolean): void {
+    this.policy.write(this.table, () =>
+      this.runRows(`insert ${rows.length} ${withKey}`, carried, rows, (marks) => {
+        return this.insertSql(carried, marks, rows.length, withKey);
+      }));
+  }
+
+  private insert(carried: Carried, values: readonly SqlValue[]): number {
+    return this.runRows("new 1", carried, [values], (marks) => this.insertInto(carried, marks, 1));
+  }
+
+  private runRows(
+    kind: string,
+    carried: Carried,
+    rows: readonly (readonly SqlValue[])[],
+    sql: (marks: readonly string[]) => string,
+  ): number {
     const row = carried.places.map((place) => rows[0]![place]!);
-    const kind = `insert ${rows.length} ${withKey} ${carried.columns.join()}`;
-    const statement = this.statement(kind, row, (marks) => this.insertSql(carried, marks, rows.length, withKey));
+    const statement = this.statement(`${kind} ${carried.columns.join()}`, row, sql);
     const bound: DriverValue[] = [];
     for (const values of rows) {
       for (const place of carried.places) bound.push(toDriver(values[place]!, this.encoding));
     }
-    this.policy.write(this.table, () => statement.run(...bound));
-  }
-
-  private insert(carried: Carried, values: readonly SqlValue[]): number {
-    const row = carried.places.map((place) => values[place]!);
-    const statement = this.statement(
-      `plain ${carried.columns.join()}`,
-      row,
-      (marks) => this.insertInto(carried, marks, 1),
-    );
-    return statement.run(...this.bind(row));
+    return statement.run(...bound);
   }
 
   private update(columns: readonly number[], values: readonly SqlValue[], key: readonly SqlValue[]): number {
