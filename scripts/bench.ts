@@ -2,16 +2,22 @@
  * Measures Marmot: each scenario with real applications, two nodes and a broker on this machine.
  *
  *     deno task bench [--scenario WORD…] [--quick] [--rounds N] [--runtime deno|bun…] [--program PATH…]
- *                     [--checkout NAME=FOLDER…] [--peer NAME=PATH…] [--large] [--out FOLDER]
+ *                     [--checkout NAME=FOLDER…] [--peer NAME=PATH…] [--large] [--out FOLDER] [--save]
+ *     deno task bench --check [--record]
+ *     deno task bench --document
  *
- * Every option may come more than once; all systems take turns within each round. Prints tables, and writes them with
- * all figures as JSON into dist/bench, or --out.
+ * Options with … may come more than once; all systems take turns within each round. Prints tables, and writes all
+ * figures as JSON into dist/bench, or --out. --save also keeps them for docs/BENCHMARKS.md, and writes it;
+ * --document writes it again. --check takes two minutes, and fails when a ratio to bare SQLite is less than half of what
+ * --record kept.
  */
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { collapsed, type Recorded, recordOf } from "./bench/check.ts";
+import { type Report, saveReport, writeDocument } from "./bench/report.ts";
 import type { Measurement } from "./bench/results.ts";
 import type { Run, Scenario } from "./bench/run.ts";
 import { APPLICATION } from "./bench/scenarios/application.ts";
@@ -21,9 +27,10 @@ import { LATENCY } from "./bench/scenarios/latency.ts";
 import { PENDING_CHANGES, TABLE_SIZE } from "./bench/scenarios/tables.ts";
 import { TOGETHER } from "./bench/scenarios/together.ts";
 import { WRITES } from "./bench/scenarios/writes.ts";
+import { ensureNatsServer } from "./nats_server.ts";
 import { checkout, compiled, onBun, onDeno, peer, type System } from "./bench/systems.ts";
 import { surroundings } from "./bench/surroundings.ts";
-import { tables } from "./bench/tables.ts";
+import { costTable, speedTable } from "./bench/tables.ts";
 
 const ROUNDS = 5;
 const QUICK_ROUNDS = 2;
@@ -39,6 +46,11 @@ const SCENARIOS: readonly Scenario[] = [
   IDLE,
 ];
 
+/** what --check runs: about two minutes on two cores */
+const CHECKED: readonly string[] = ["insert", "together", "catch-up"];
+const CHECK_ROUNDS = 3;
+const RECORDED = fileURLToPath(new URL("../docs/benchmarks/recorded.json", import.meta.url));
+
 const say = (line: string) => void process.stderr.write(`${line}\n`);
 
 async function main(): Promise<void> {
@@ -53,8 +65,16 @@ async function main(): Promise<void> {
       checkout: { type: "string", multiple: true },
       peer: { type: "string", multiple: true },
       out: { type: "string" },
+      save: { type: "boolean", default: false },
+      document: { type: "boolean", default: false },
+      check: { type: "boolean", default: false },
+      record: { type: "boolean", default: false },
     },
   });
+  if (values.document) return await writeDocument();
+  const binary = await ensureNatsServer(process.env.MARMOT_NATS_SERVER, say);
+  process.env.MARMOT_NATS_SERVER = binary.path;
+  if (values.check) return await check(values.record);
   const run: Run = {
     systems: await chosenSystems(values),
     rounds: Number(values.rounds ?? (values.quick ? QUICK_ROUNDS : ROUNDS)),
@@ -67,11 +87,32 @@ async function main(): Promise<void> {
   for (const scenario of chosenScenarios(values.scenario ?? [])) {
     say(`${scenario.name}: ${scenario.about}`);
     const around = await surroundings();
-    const results: readonly Measurement[] = await scenario.measure(run);
-    const report = { scenario: scenario.name, about: scenario.about, quick: run.quick, ...around, results };
-    await writeFile(join(out, `${scenario.name}.json`), `${JSON.stringify(report, null, 1)}\n`);
-    process.stdout.write(`\n${tables(results)}\n`);
+    const results = await scenario.measure(run);
+    const { name, about } = scenario;
+    const report: Report = { scenario: name, about, rounds: run.rounds, quick: run.quick, ...around, results };
+    await writeFile(join(out, `${name}.json`), `${JSON.stringify(report, null, 1)}\n`);
+    process.stdout.write(`\n${speedTable(results)}\n${costTable(results)}\n`);
+    if (values.save) await saveReport(report);
   }
+  if (values.save) await writeDocument();
+}
+
+/** A short run, compared with the ratios that were recorded, or recorded now. */
+async function check(record: boolean): Promise<void> {
+  const run: Run = { systems: [onDeno()], rounds: CHECK_ROUNDS, quick: true, large: false, say };
+  const results: Measurement[] = [];
+  for (const scenario of SCENARIOS.filter(({ name }) => CHECKED.includes(name))) {
+    results.push(...await scenario.measure(run));
+  }
+  if (record) {
+    await writeFile(RECORDED, `${JSON.stringify(recordOf(results), null, 2)}\n`);
+    return;
+  }
+  const recorded: Recorded = JSON.parse(await readFile(RECORDED, "utf8"));
+  const found = collapsed(results, recorded);
+  for (const line of found) say(`much slower than recorded: ${line}`);
+  if (found.length === 0) say("no ratio to bare SQLite is less than half of what was recorded");
+  process.exitCode = found.length === 0 ? 0 : 1;
 }
 
 interface SystemOptions {

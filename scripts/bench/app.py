@@ -7,6 +7,7 @@ nanoseconds: the same clock in every process of the machine, so times of two app
 import ctypes
 import gc
 import json
+import os
 import random
 import sqlite3
 import sys
@@ -15,6 +16,7 @@ import time
 BUSY_TIMEOUT_S = 60
 PR_SET_TIMERSLACK = 29
 PR_TIMERSLACK_NS = 1
+SYNC_BYTES = 4096
 FILL_PER_TRANSACTION = 10_000
 WORDS = "the quick brown fox jumps over a lazy dog and runs through green fields under wide blue skies".split()
 TEXT_CHARS = 1_000_000
@@ -66,6 +68,17 @@ class App:
     def now(self, _request):
         return clock()
 
+    def sync(self, request):
+        """How long this disk takes to make a small append durable, as a broker does for every message."""
+        times = []
+        with open(request["path"], "wb", buffering=0) as file:
+            for _ in range(request["count"]):
+                file.write(bytes(SYNC_BYTES))
+                before = clock()
+                os.fsync(file.fileno())
+                times.append(clock() - before)
+        return summary(times)
+
     def script(self, request):
         self.db.executescript(request["sql"])
 
@@ -86,7 +99,7 @@ class App:
         if request["among"] is None:
             random.Random(first).shuffle(ids)
         else:
-            ids = random.Random(first).choices(range(1, request["among"] + 1), k=count)
+            ids = random.Random(first).choices(range(first, first + request["among"]), k=count)
         if kind == "delete":
             return f"DELETE FROM {table} WHERE id = ?", [(i,) for i in ids]
         # What is written differs from what is there: the text is that of another row, the number is new.

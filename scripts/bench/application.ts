@@ -99,6 +99,11 @@ export class Application implements AsyncDisposable {
     return await this.#ask("now", {}) as number;
   }
 
+  /** How long the disk takes to make appends to this file durable. */
+  async sync(path: string, count: number): Promise<Spread> {
+    return await this.#ask("sync", { path, count }) as Spread;
+  }
+
   async script(sql: string): Promise<void> {
     await this.#ask("script", { sql });
   }

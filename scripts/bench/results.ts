@@ -1,34 +1,43 @@
 /** What a scenario gives: figures of each round, and what they cost. */
 
+interface FigureKind {
+  /** head of a column; "…" and short ones go on from the column before */
+  readonly title: string;
+  /** its name by itself */
+  readonly legend: string;
+  readonly unit: string;
+}
+
 /** How a figure is called and shown; the order is that of a table's columns. */
 export const FIGURES = {
-  bare: { title: "bare SQLite", unit: "rows/s" },
-  captured: { title: "with capture, Marmot stopped", unit: "rows/s" },
-  capturedRatio: { title: "… of bare", unit: "share" },
-  replicated: { title: "while replicated", unit: "rows/s" },
-  replicatedRatio: { title: "… of bare", unit: "share" },
-  endToEnd: { title: "end to end", unit: "rows/s" },
-  endToEndRatio: { title: "… of bare", unit: "share" },
-  lag: { title: "lag when the writer stops", unit: "ms" },
-  visibleP50: { title: "commit to visible, p50", unit: "ms" },
-  visibleP99: { title: "p99", unit: "ms" },
-  visibleMax: { title: "max", unit: "ms" },
-  catchUp: { title: "catch-up, once it has begun", unit: "rows/s" },
-  catchUpRatio: { title: "… of bare", unit: "share" },
-  start: { title: "from start to the first change", unit: "ms" },
-  all: { title: "from start to the last change", unit: "ms" },
-  idleCpu: { title: "idle CPU of a node", unit: "share of a core" },
-  resident: { title: "resident memory of a node", unit: "MB" },
-  bareP50: { title: "commit of bare SQLite, p50", unit: "ms" },
-  bareP99: { title: "p99", unit: "ms" },
-  bareMax: { title: "max", unit: "ms" },
-  commitP50: { title: "commit while replicated, p50", unit: "ms" },
-  commitP99: { title: "p99", unit: "ms" },
-  commitMax: { title: "max", unit: "ms" },
-  busy: { title: "upgrades refused as busy", unit: "share" },
-  wal: { title: "largest WAL", unit: "MB" },
-  lost: { title: "rows that never arrived the same", unit: "rows" },
-} as const satisfies Record<string, { readonly title: string; readonly unit: string }>;
+  bare: { title: "bare SQLite", legend: "bare SQLite", unit: "rows/s" },
+  captured: { title: "with capture, Marmot stopped", legend: "with capture, Marmot stopped", unit: "rows/s" },
+  capturedRatio: { title: "… of bare", legend: "with capture, Marmot stopped", unit: "share" },
+  replicated: { title: "while replicated", legend: "while replicated", unit: "rows/s" },
+  replicatedRatio: { title: "… of bare", legend: "while replicated", unit: "share" },
+  endToEnd: { title: "end to end", legend: "end to end", unit: "rows/s" },
+  endToEndRatio: { title: "… of bare", legend: "end to end", unit: "share" },
+  lag: { title: "lag when the writer stops", legend: "lag", unit: "ms" },
+  syncP50: { title: "one fsync of this disk, p50", legend: "fsync, p50", unit: "ms" },
+  syncP99: { title: "p99", legend: "fsync, p99", unit: "ms" },
+  visibleP50: { title: "commit to visible, p50", legend: "p50", unit: "ms" },
+  visibleP99: { title: "p99", legend: "p99", unit: "ms" },
+  visibleMax: { title: "max", legend: "max", unit: "ms" },
+  catchUp: { title: "catch-up, once it has begun", legend: "catch-up", unit: "rows/s" },
+  catchUpRatio: { title: "… of bare", legend: "catch-up", unit: "share" },
+  start: { title: "from start to the first change", legend: "start to first change", unit: "ms" },
+  all: { title: "from start to the last change", legend: "start to last change", unit: "ms" },
+  idleCpu: { title: "idle CPU of a node", legend: "idle CPU", unit: "share of a core" },
+  resident: { title: "resident memory of a node", legend: "resident memory", unit: "MB" },
+  bareP50: { title: "commit of bare SQLite, p50", legend: "bare SQLite, p50", unit: "ms" },
+  bareP99: { title: "p99", legend: "bare SQLite, p99", unit: "ms" },
+  bareMax: { title: "max", legend: "bare SQLite, max", unit: "ms" },
+  commitP50: { title: "commit while replicated, p50", legend: "with Marmot, p50", unit: "ms" },
+  commitP99: { title: "p99", legend: "with Marmot, p99", unit: "ms" },
+  commitMax: { title: "max", legend: "with Marmot, max", unit: "ms" },
+  busy: { title: "upgrades refused as busy", legend: "refused", unit: "share" },
+  wal: { title: "largest WAL", legend: "WAL", unit: "MB" },
+} as const satisfies Record<string, FigureKind>;
 
 export type FigureName = keyof typeof FIGURES;
 

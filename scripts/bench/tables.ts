@@ -5,26 +5,39 @@ const SHARE_DIGITS = 1;
 const SIGNIFICANT_DIGITS = 3;
 const BYTES_PER_KB = 1_000;
 
-/** Both tables of the results of one scenario. */
-export function tables(results: readonly Result[]): string {
-  return `${speedTable(results)}\n${costTable(results)}`;
-}
-
 export function speedTable(results: readonly Result[]): string {
-  const names = (Object.keys(FIGURES) as FigureName[])
-    .filter((name) => results.some(({ figures }) => figures[name] !== undefined));
-  const heads = names.map((name) => `${FIGURES[name].title}, ${unitShown(FIGURES[name].unit)}`);
+  const measured = (name: FigureName) => results.some(({ figures }) => figures[name] !== undefined);
+  const names = (Object.keys(FIGURES) as FigureName[]).filter(measured);
+  const columns = names.filter((name) => !names.some((other) => ratioOf(other) === name));
+  const heads = columns.map((name) => {
+    const rate = ratioOf(name);
+    return rate === undefined ? `${FIGURES[name].title}, ${unitShown(FIGURES[name].unit)}` : FIGURES[rate].title;
+  });
+  const withRows = results.some(({ rows }) => rows > 0);
   const lines = results.map(({ variant, system, rows, figures }) => [
     variant,
     system,
-    rows === 0 ? "" : count(rows),
-    ...names.map((name) => spread(figures[name] ?? [], FIGURES[name].unit)),
+    ...(withRows ? [count(rows)] : []),
+    ...columns.map((name) => cell(name, figures)),
   ]);
-  return table(["", "system", "rows", ...heads], lines);
+  return table(["", "system", ...(withRows ? ["rows"] : []), ...heads], lines);
+}
+
+/** The figure that this one is the ratio to bare SQLite of; both share a column. */
+function ratioOf(name: FigureName): FigureName | undefined {
+  const found = name.endsWith("Ratio") ? name.slice(0, -"Ratio".length) : undefined;
+  return found !== undefined && found in FIGURES ? found as FigureName : undefined;
+}
+
+function cell(name: FigureName, figures: Result["figures"]): string {
+  const own = spread(figures[name] ?? [], FIGURES[name].unit);
+  const rate = ratioOf(name);
+  if (rate === undefined || own === "") return own;
+  return `${format(median(figures[rate] ?? []), FIGURES[rate].unit)} rows/s = ${own} % of bare`;
 }
 
 export function costTable(results: readonly Result[]): string {
-  const heads = ["CPU of each node", "of the broker", "of the application", "sent to the broker", "by it"];
+  const heads = ["CPU: nodes", "broker", "applications", "bytes sent to the broker", "by it"];
   const measured = results.filter(({ costs }) => costs.length > 0);
   const lines = measured.map(({ variant, system, costs }) => [
     variant,
@@ -37,8 +50,7 @@ export function costTable(results: readonly Result[]): string {
     significant(median(costs.map((cost) => cost.foreignCores))),
   ]);
   if (lines.length === 0) return "";
-  const per = heads.map((head) => `${head} per 1,000 rows`);
-  return table(["", "system", ...per, "peak memory", "cores used by others meanwhile"], lines);
+  return table(["per 1,000 rows", "system", ...heads, "peak memory", "cores that others used meanwhile"], lines);
 }
 
 /** Of processes whose name begins so, in order. */
@@ -63,7 +75,7 @@ export function spread(values: readonly number[], unit: string): string {
   return `${middle} (${shown(Math.min(...values))}–${shown(Math.max(...values))})`;
 }
 
-function unitShown(unit: string): string {
+export function unitShown(unit: string): string {
   return unit === "share" ? "%" : unit === "share of a core" ? "% of a core" : unit;
 }
 

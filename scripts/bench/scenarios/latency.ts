@@ -10,6 +10,7 @@ const QUICK_ROWS = 200;
 const PAUSE_S = 0.01;
 /** between two looks of the reader; with the look itself it is the error of each time, always to Marmot's disadvantage */
 const LOOK_PAUSE_S = 0.0001;
+const SYNCS = 200;
 const TIMEOUT_S = 600;
 
 export const LATENCY: Scenario = {
@@ -30,6 +31,8 @@ async function measureRound(result: Measurement, run: Run, round: number): Promi
   if (system === undefined) return;
   await using cluster = await startCluster({ system });
   await warmUp(cluster);
+  // The broker syncs each message, so no row can be faster than this.
+  const disk = await cluster.node(0).app.sync(`${cluster.node(0).database.path}.sync`, SYNCS);
   // Each id is the highest so far, so that one look tells what has arrived.
   const first = 2_000_000_000;
   const what = work(result.rows, { first });
@@ -42,13 +45,15 @@ async function measureRound(result: Measurement, run: Run, round: number): Promi
   result.costs.push(await stopMeter(result.rows));
   const delays = arrivals(first, ends, seen).map((ns) => ns / NS_PER_MS);
   result.add({
+    syncP50: disk.p50 / NS_PER_MS,
+    syncP99: disk.p99 / NS_PER_MS,
     visibleP50: quantile(delays, 0.5),
     visibleP99: quantile(delays, 0.99),
     visibleMax: Math.max(...delays),
   });
   run.say(
     `latency, round ${round} of ${run.rounds}: ${system.name}: p50 ${quantile(delays, 0.5).toFixed(2)} ms, ` +
-      `p99 ${quantile(delays, 0.99).toFixed(2)} ms`,
+      `p99 ${quantile(delays, 0.99).toFixed(2)} ms; one fsync p50 ${(disk.p50 / NS_PER_MS).toFixed(2)} ms`,
   );
 }
 

@@ -2,7 +2,19 @@
 import { startCluster } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
 import { Measurement } from "../results.ts";
-import { arrived, NS_PER_MS, rate, type Run, type Scenario, seconds, STATE, warmUp, work, writeBare } from "../run.ts";
+import {
+  arrived,
+  FIRST,
+  NS_PER_MS,
+  rate,
+  type Run,
+  type Scenario,
+  seconds,
+  STATE,
+  warmUp,
+  work,
+  writeBare,
+} from "../run.ts";
 import type { System } from "../systems.ts";
 
 const ROWS = 100_000;
@@ -18,7 +30,7 @@ export const TOGETHER: Scenario = {
   about: "All nodes write at full speed at once, each its own rows; the speeds are those of all together.",
   measure: async (run) => {
     const results: Measurement[] = [];
-    for (const nodes of run.large ? [2, 5, 20] : [2, 5]) {
+    for (const nodes of run.quick ? [2] : run.large ? [2, 5, 20] : [2, 5]) {
       const each = run.quick ? QUICK_ROWS : ROWS;
       const all = run.systems.map((system) => {
         const rows = Math.round(each * system.share) * nodes;
@@ -55,7 +67,7 @@ async function measureRound(
   );
   const written = await Promise.all(
     cluster.nodes.map(({ app }, place) => {
-      return app.write(work(each, { first: 1 + place * APART }), PER_TRANSACTION, place + 1);
+      return app.write(work(each, { first: FIRST + place * APART }), PER_TRANSACTION, place + 1);
     }),
   );
   const last = Math.max(...(await Promise.all(seen)).map((one) => one.seen.at(-1)?.[1] ?? NaN));

@@ -1,8 +1,8 @@
 /** Writing at full speed: bare SQLite, with capture while Marmot is stopped, and replicated; and how soon it arrives. */
-import type { Kind } from "../application.ts";
+import type { Kind, Written } from "../application.ts";
 import { startCluster } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
-import { Measurement } from "../results.ts";
+import { type FigureName, Measurement } from "../results.ts";
 import {
   NS_PER_MS,
   prepare,
@@ -16,7 +16,6 @@ import {
   writeReplicated,
 } from "../run.ts";
 import type { System } from "../systems.ts";
-import type { Work, Written } from "../application.ts";
 
 const ROWS = 200_000;
 const SINGLE_ROWS = 40_000;
@@ -50,36 +49,33 @@ function writes(name: string, about: string, variants: (run: Run) => readonly Va
 }
 
 async function measureVariant(scenario: string, variant: Variant, run: Run): Promise<Measurement[]> {
-  const rows = (system: System) => Math.max(variant.per, Math.round(variant.rows * system.share));
-  const results = run.systems.map((system) => new Measurement(scenario, system.name, variant.name, rows(system)));
+  const results = run.systems.map((system) => {
+    const rows = Math.max(variant.per, Math.round(variant.rows * system.share));
+    return new Measurement(scenario, system.name, variant.name, rows);
+  });
   for (let round = 1; round <= run.rounds; round++) {
-    const what = (count: number) => work(count, { kind: variant.kind ?? "insert", size: variant.size ?? ROW_SIZE });
-    const bare = await writeBare(what(variant.rows), variant.per);
-    const bareRate = rateOf(bare, variant.rows);
     for (const [place, system] of run.systems.entries()) {
       const result = results[place];
       if (result === undefined) continue;
-      result.add({ bare: bareRate });
-      await measureRound(result, system, variant, what(rows(system)), bareRate);
-      const share = result.figures.replicatedRatio?.at(-1) ?? NaN;
-      const lag = result.figures.lag?.at(-1) ?? NaN;
+      await measureRound(result, system, variant);
+      const last = (name: FigureName) => result.figures[name]?.at(-1) ?? NaN;
       run.say(
-        `${scenario}, ${variant.name}, round ${round} of ${run.rounds}: ${system.name}: bare ${Math.round(bareRate)} ` +
-          `rows/s, captured ${percent(result.figures.capturedRatio?.at(-1))}, replicated ${percent(share)}, ` +
-          `end to end ${Math.round(result.figures.endToEnd?.at(-1) ?? NaN)} rows/s, lag ${lag.toFixed(1)} ms`,
+        `${scenario}, ${variant.name}, round ${round} of ${run.rounds}: ${system.name}: bare ` +
+          `${last("bare").toFixed(0)} rows/s, captured ${percent(last("capturedRatio"))}, replicated ` +
+          `${percent(last("replicatedRatio"))}, end to end ${last("endToEnd").toFixed(0)} rows/s, ` +
+          `lag ${last("lag").toFixed(1)} ms`,
       );
     }
   }
   return results;
 }
 
-async function measureRound(
-  result: Measurement,
-  system: System,
-  { per, nodes, shards }: Variant,
-  what: Work,
-  bareRate: number,
-): Promise<void> {
+/** Bare SQLite is measured right before each of the two it is compared with, since the machine's speed drifts. */
+async function measureRound(result: Measurement, system: System, variant: Variant): Promise<void> {
+  const { per, nodes, shards, kind = "insert", size = ROW_SIZE } = variant;
+  const what = work(result.rows, { kind, size });
+  const bare = async () => rateOf(await writeBare(work(variant.rows, { kind, size }), per), variant.rows);
+  const bareRate = await bare();
   await using cluster = await startCluster({ system, nodes, shards, prepare: (app) => prepare(app, what) });
   await warmUp(cluster);
   const stopMeter = await startMeter(cluster);
@@ -90,13 +86,16 @@ async function measureRound(
   const replicated = rateOf(written, what.count);
   const endToEnd = rate(what.count, last - written.started);
   await cluster.stopNodes();
-  // The triggers are still there, and Marmot is not: the same kind of writes again, on the rows that are left.
+  // The triggers are still there, and Marmot is not: the same kind of writes again.
   const again = { ...what, first: what.first + (what.kind === "insert" ? what.count : 0) };
   if (what.kind === "delete") await cluster.node(0).app.fill(what);
+  const bareAgain = await bare();
   const captured = rateOf(await cluster.node(0).app.write(again, per, 2), what.count);
+  result.add({ bare: bareAgain });
   result.add({
+    bare: bareRate,
     captured,
-    capturedRatio: captured / bareRate,
+    capturedRatio: captured / bareAgain,
     replicated,
     replicatedRatio: replicated / bareRate,
     endToEnd,
@@ -113,8 +112,8 @@ function rateOf({ started, ended }: Written, rows: number): number {
   return rate(rows, ended - started);
 }
 
-function percent(share: number | undefined): string {
-  return `${((share ?? NaN) * 100).toFixed(1)} %`;
+function percent(share: number): string {
+  return `${(share * 100).toFixed(1)} %`;
 }
 
 function byTransaction({ quick }: Run, kind: Kind = "insert"): Variant[] {
