@@ -46,7 +46,9 @@ export function barChart({ title, figures, logarithmicFrom }: Chart, results: re
     let x = 0;
     for (const [place, name] of figures.entries()) {
       const legend = FIGURES[name].legend;
-      parts.push(`<rect x="${x.toFixed(1)}" y="${y}" width="12" height="12" fill="${COLOURS[place % COLOURS.length]}"/>`);
+      parts.push(
+        `<rect x="${x.toFixed(1)}" y="${y}" width="12" height="12" fill="${COLOURS[place % COLOURS.length]}"/>`,
+      );
       parts.push(text(x + 18, y + 11, legend));
       x += 36 + legend.length * CHARACTER_WIDTH;
     }
