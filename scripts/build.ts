@@ -79,7 +79,7 @@ function tell({ file, size, sha256 }: FileFacts, runtime: string): void {
   print(`${join(DIST, file)}: ${(size / MEGABYTE).toFixed(1)} MB, ${runtime}, sha256 ${sha256}`);
 }
 
-/** As it is released: the program, and what to read. */
+/** As it is released: the program, what to read, and on Linux the unit. */
 async function pack(target: Target, runtime: RuntimeName, stem: string, program: string): Promise<FileFacts> {
   const title = `marmot-${VERSION}-${target.name}`;
   const folder = join(DIST, ".build", title);
@@ -88,9 +88,10 @@ async function pack(target: Target, runtime: RuntimeName, stem: string, program:
   const files = [
     [program, target.platform === "win32" ? "marmot.exe" : "marmot"],
     [`${stem}.notices.txt`, "NOTICES.txt"],
-    ...["LICENSE", "CHANGELOG.md", "docs/config.toml"].map((
+    ...["LICENSE", "CHANGELOG.md", "docs/INSTALL.md", "docs/config.toml"].map((
       path,
     ) => [path, path.replace(/.*\//, "")]),
+    ...(target.platform === "linux" ? [["packaging/marmot@.service", "marmot@.service"]] : []),
   ];
   for (const [from = "", to = ""] of files) await copyFile(from, join(folder, to));
   // bsdtar, which is the tar of Windows, writes zip archives too.

@@ -6,6 +6,8 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
+import { TARGETS } from "../scripts/build/targets.ts";
+import { VERSION } from "../src/version.ts";
 import { natsServerFlags, startNatsServer } from "./support/nats.ts";
 import { type Program, runProgram, startProgram } from "./support/process.ts";
 import { marmotCommand, PROJECT, scriptCommand } from "./support/runtime.ts";
@@ -18,7 +20,7 @@ const DOCS = ["README.md", "CHANGELOG.md", ...readdirSync(join(PROJECT, "docs"))
 const ARRIVAL_TIMEOUT_MS = 20_000;
 const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 2_000;
-const START = "npx -y deno@2.9.6 task start ";
+const START = "marmot ";
 const INVARIANTS = 8;
 
 function read(name: string): string {
@@ -56,10 +58,11 @@ async function stopsAtCtrlC(marmot: Program): Promise<void> {
 test("the README's commands make two nodes, and a row written on one is read on the other", async (context) => {
   if (!await haveProgram(context, ["sqlite3", "--version"])) return;
   await using folder = await tempFolder();
-  const [[start], [write], [, clone, join], [writeOther, readBack, ...expected]] = shellBlocks(read("README.md")) as [
+  const [, [start], [write], [clone, join], [writeOther, readBack, ...expected]] = shellBlocks(read("README.md")) as [
+    string[],
     [string],
     [string],
-    [string, string, string],
+    [string, string],
     [string, string, ...string[]],
   ];
   assert.ok(start.startsWith(START), start);
@@ -119,6 +122,21 @@ test("the README, CI and the tasks name one version of Deno", () => {
   for (const version of named) assert.equal(version, pinned);
 });
 
+test("what is downloaded has the version and the names that the build gives", () => {
+  const named = ["README.md", "docs/INSTALL.md"].flatMap((
+    name,
+  ) => [...read(name).matchAll(/marmot-(\d[\d.]*\d)-([a-z][\w-]*)/g)]);
+  assert.ok(named.length > 0);
+  for (const [file, version, target] of named) {
+    assert.equal(version, VERSION, file);
+    assert.ok(TARGETS.some(({ name }) => name === target), file);
+  }
+  for (const { name } of TARGETS) {
+    const [system = "", rest = ""] = name.split(/-(.*)/);
+    assert.match(read("docs/INSTALL.md"), new RegExp(`VERSION-${system}-.*-?${rest}\\b`), name);
+  }
+});
+
 test("links of the documents lead to files and headings that exist", () => {
   const slug = (heading: string) => heading.toLowerCase().replace(/[^\w\- ]/g, "").replaceAll(" ", "-");
   const broken = DOCS.flatMap((name) =>
@@ -134,7 +152,7 @@ test("links of the documents lead to files and headings that exist", () => {
 });
 
 test("files that the documents name exist", () => {
-  const paths = /`((?:src|tests|scripts|docs)\/[\w./-]*|(?:cli|mod)\.ts)`/g;
+  const paths = /`((?:src|tests|scripts|docs|packaging)\/[\w./-]*|(?:cli|mod)\.ts)`/g;
   const missing = DOCS.flatMap((name) => [...read(name).matchAll(paths)].map(([, path]) => path!))
     .filter((path) => !existsSync(join(PROJECT, path)));
   assert.deepEqual(missing, []);

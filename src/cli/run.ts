@@ -3,6 +3,7 @@ import type { EffectiveConfig } from "../config/effective.ts";
 import { EXIT, type ExitCode } from "../errors.ts";
 import { type Node, startNode } from "../marmot.ts";
 import type { Log } from "../runtime.ts";
+import { serviceManager } from "../runtime/service_manager.ts";
 import { systemRuntime } from "../runtime/system.ts";
 import type { BrokerSource } from "./broker_source.ts";
 
@@ -35,7 +36,10 @@ export async function runNode(
   } finally {
     stop.removeEventListener("abort", cutShort);
   }
+  const service = serviceManager(log);
+  service.ready(`Capturing ${node.dbPath}`);
   const failure = await Promise.race([aborted(stop), node.failed]);
+  service.stopping();
   if (failure !== undefined) log.error(failure.message);
   await node.stop();
   log.info("Stopped", { db: dbPath });
