@@ -18,7 +18,7 @@ import {
 } from "./place.ts";
 import { Replication } from "./replication.ts";
 import type { Log, Runtime } from "./runtime.ts";
-import { sqliteProblem } from "./sqlite/connection.ts";
+import { type SqliteProblem, sqliteProblem } from "./sqlite/connection.ts";
 import { hasOwnTables, readFact, writeFact } from "./sqlite/own_tables.ts";
 import { journalMode, switchToWal, syncAtCheckpoints } from "./sqlite/pragmas.ts";
 import type { NodeStatus } from "./status.ts";
@@ -30,10 +30,17 @@ export type { NodePlace } from "./place.ts";
 const RETRY_MS = 1_000;
 /** `marmot status` holds the place's lock for a moment: a start must not take it for another Marmot, ms */
 const LOCK_WAIT_MS = 500;
-/** How often a wait for the database's lock is said, ms */
+/** How often a wait for the database is said, ms */
 const SAY_WAITING_MS = 10_000;
 /** After this a stop no longer waits for the broker's answers, ms; two seconds have to do for all of it */
 const DRAIN_MS = 800;
+
+/** What a start waits for, as a running node does: ending would help nobody. */
+const PASSING: Partial<Record<SqliteProblem, string>> = {
+  busy: "another process holds the database's lock",
+  full: "the disk is full",
+  "input/output": "the disk gave an error",
+};
 
 const DEFAULTS = {
   create: false,
@@ -140,13 +147,13 @@ class RunningNode implements Node {
   }
 
   async start(): Promise<void> {
-    const db = this.db = openReplicated(this.place);
-    const first = await this.unlocked(() => !hasOwnTables(db));
+    const db = this.db = await this.possible(() => openReplicated(this.place));
+    const first = await this.possible(() => !hasOwnTables(db));
     if (!first) this.requireShards(db);
     const broker = this.broker = first ? await this.connect() : undefined;
-    await this.unlocked(() => this.useJournal(db));
+    await this.possible(() => this.useJournal(db));
     await this.replicate(db);
-    if (first) await this.unlocked(() => writeFact(db, "shards", String(this.options.shards)));
+    if (first) await this.possible(() => writeFact(db, "shards", String(this.options.shards)));
     await this.firstConnection(broker);
   }
 
@@ -163,7 +170,7 @@ class RunningNode implements Node {
       conflict: (reason) => this.conflict(reason),
       replaced: (reason) => this.restarting = this.startAnew(reason).catch((error) => this.failWith(error)),
     });
-    await this.unlocked(() => replication.install());
+    await this.possible(() => replication.install());
     this.replication = replication;
     this.id = replication.nodeId;
     this.log.info("capturing", { node: this.id, db: this.place.dbPath, tables: replication.tableCount });
@@ -313,19 +320,21 @@ class RunningNode implements Node {
     );
   }
 
-  /** Runs `action` once no other connection's lock is in the way. */
-  private async unlocked<T>(action: () => T): Promise<T> {
+  /** Runs `action` once nothing is in the way that passes: another connection's lock, or a full disk. */
+  private async possible<T>(action: () => T): Promise<T> {
     const { clock } = this.options.runtime;
     for (let saidAt = -Infinity;;) {
       try {
         return action();
       } catch (error) {
-        if (sqliteProblem(error) !== "busy") throw error;
+        const problem = sqliteProblem(error instanceof MarmotError ? error.cause : error);
+        const reason = PASSING[problem];
+        if (reason === undefined) throw error;
         if (clock.now() - saidAt >= SAY_WAITING_MS) {
-          this.log.warn("another process holds the database's lock: waiting", { db: this.place.dbPath });
+          this.log.warn(`${reason}: waiting`, { db: this.place.dbPath });
           saidAt = clock.now();
         }
-        await clock.sleep(RETRY_MS / 10, this.ended.signal);
+        await clock.sleep(problem === "busy" ? RETRY_MS / 10 : RETRY_MS, this.ended.signal);
       }
     }
   }

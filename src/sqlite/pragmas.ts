@@ -27,6 +27,6 @@ export function dataVersion(db: Database): Statement {
 
 /** Takes the file's lock until the connection is closed. Throws "busy" when another process has it. */
 export function lockFile(db: Database): void {
-  db.exec("PRAGMA locking_mode = EXCLUSIVE");
+  db.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY");
   db.exec("BEGIN EXCLUSIVE");
 }

@@ -4,7 +4,7 @@ import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { App } from "../support/app.ts";
 import { type Program, runProgram, startProgram } from "../support/process.ts";
-import type { LimitedDisk } from "./disk.ts";
+import type { LimitedDisk } from "../support/disk.ts";
 import type { Lapse, Mark } from "./journal.ts";
 import type { Link } from "./link.ts";
 import { OWN_SUM, prepareSql, PULSES, SHARED_SUM } from "./schema.ts";

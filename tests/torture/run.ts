@@ -5,7 +5,7 @@ import { App } from "../support/app.ts";
 import { Random } from "../support/random.ts";
 import { tempFolder } from "../support/tmp.ts";
 import { Brokers } from "./brokers.ts";
-import { LimitedDisk } from "./disk.ts";
+import { LimitedDisk } from "../support/disk.ts";
 import { Journal } from "./journal.ts";
 import { judge, type Verdict } from "./laws.ts";
 import { Link } from "./link.ts";
@@ -22,6 +22,8 @@ const CONVERGED_TIMEOUT_MS = 120_000;
 const POLL_MS = 200;
 const TICK_MS = 5_000;
 const LAST_WRITES = 20;
+/** of the last node, for databases of some minutes: it is all written when the disk is to be full */
+const DISK_BYTES = 400 * 1024 * 1024;
 
 export interface TortureOptions {
   readonly seconds: number;
@@ -90,7 +92,7 @@ class TortureRun {
     const nodes: TortureNode[] = [];
     const run = new TortureRun(options, random, folder.path, brokers, nodes, shards);
     run.#closing = [brokers];
-    const disk = await LimitedDisk.mount(folder.file("disk"));
+    const disk = await LimitedDisk.mount(folder.file("disk"), DISK_BYTES);
     const runtimes = await nodeRuntimes();
     for (let place = 0; place < count; place++) {
       const name = "abcde".charAt(place);

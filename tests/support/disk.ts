@@ -4,7 +4,6 @@ import { mkdir, open, rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import process from "node:process";
 
-const SIZE = "400m";
 const CHUNK_BYTES = 1024 * 1024;
 const LAST_BYTES = 4096;
 
@@ -12,7 +11,7 @@ export class LimitedDisk implements AsyncDisposable {
   private constructor(readonly path: string, private readonly unmount: () => void) {}
 
   /** undefined: no file system can be mounted here */
-  static async mount(path: string): Promise<LimitedDisk | undefined> {
+  static async mount(path: string, bytes: number): Promise<LimitedDisk | undefined> {
     await mkdir(path, { recursive: true });
     for (const rights of [[], ["sudo", "-n"]]) {
       const run = (...command: string[]) => {
@@ -20,7 +19,7 @@ export class LimitedDisk implements AsyncDisposable {
         return spawnSync(program, args, { stdio: "ignore" }).status === 0;
       };
       const owner = `uid=${process.getuid?.() ?? 0},mode=700`;
-      if (!run("mount", "-t", "tmpfs", "-o", `size=${SIZE},${owner}`, "tmpfs", path)) continue;
+      if (!run("mount", "-t", "tmpfs", "-o", `size=${bytes},${owner}`, "tmpfs", path)) continue;
       const unmount = () => void run("umount", "-l", path);
       // A run that is broken off leaves no file system behind.
       process.once("exit", unmount);
@@ -31,7 +30,7 @@ export class LimitedDisk implements AsyncDisposable {
 
   /** Takes all room that is left. */
   async fill(): Promise<void> {
-    await using file = await open(this.#ballast, "w");
+    await using file = await open(this.#ballast, "a");
     for (let size = CHUNK_BYTES; size >= LAST_BYTES;) {
       const { bavail, bsize } = await statfs(this.path);
       if (bavail * bsize < size) size = size === CHUNK_BYTES ? LAST_BYTES : 0;
