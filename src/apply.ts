@@ -6,6 +6,7 @@ import type { Delivery, Seen } from "./acceptance.ts";
 import { type Change, OP_DELETE, type TableChanges } from "./change.ts";
 import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
 import type { Database } from "./database.ts";
+import { FULL_PACE, type Pace } from "./pace.ts";
 import type { Clock } from "./runtime.ts";
 import { transaction } from "./sqlite/connection.ts";
 import { type Cursor, Cursors } from "./sqlite/cursors.ts";
@@ -15,10 +16,7 @@ import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 import type { Mapping, Target, Targets } from "./sqlite/targets.ts";
 
-/** A transaction takes whole batches until it has run this long, ms. */
-const TRANSACTION_MS = 10;
-/** What is prepared for one transaction: changes, messages */
-const TRANSACTION_CHANGES = 5_000;
+/** Messages prepared for one transaction */
 const TRANSACTION_MESSAGES = 2_000;
 /** Stored parts of unfinished batches that one transaction takes, bytes */
 const PARTS_BYTES = 4 * 1024 * 1024;
@@ -124,10 +122,10 @@ export class Applier {
    * Applies as many of the deliveries, from the first, as fit one transaction. Throws what SQLite throws (busy, full);
    * nothing has changed then.
    */
-  apply(shard: number, deliveries: readonly Delivery[]): Applied {
+  apply(shard: number, deliveries: readonly Delivery[], pace = FULL_PACE): Applied {
     for (;;) {
       try {
-        return this.tryApply(shard, deliveries);
+        return this.tryApply(shard, deliveries, pace);
       } catch (error) {
         if (!(error instanceof TableProblem) || this.failing.has(fold(error.table))) throw error;
         this.failing.set(fold(error.table), error.reason);
@@ -135,9 +133,9 @@ export class Applier {
     }
   }
 
-  private tryApply(shard: number, deliveries: readonly Delivery[]): Applied {
+  private tryApply(shard: number, deliveries: readonly Delivery[], pace: Pace): Applied {
     const start = this.options.clock.now();
-    const prepared = this.prepare(shard, deliveries);
+    const prepared = this.prepare(shard, deliveries, pace);
     const state = this.shards[shard]!;
     const seen = new Map<string, Seen>();
     const work: Work = { laying: new Laying(), acknowledged: new Map() };
@@ -151,7 +149,7 @@ export class Applier {
         let partBytes = 0;
         const locked = this.options.clock.now();
         for (const { delivery, tables } of prepared) {
-          if (messages > 0 && (this.options.clock.now() - locked >= TRANSACTION_MS || partBytes > PARTS_BYTES)) break;
+          if (messages > 0 && (this.options.clock.now() - locked >= pace.ms || partBytes > PARTS_BYTES)) break;
           if (messages > 0 && this.needsPreparing(delivery, tables, appliedAt)) break;
           if (this.take(shard, delivery, tables, work, seen, appliedAt)) appliedAt = delivery.sequence;
           if (!delivery.message.last) partBytes += delivery.data.length;
@@ -164,7 +162,7 @@ export class Applier {
         for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
         this.readLeft(work);
         return undefined;
-      });
+      }, pace.tries);
       if (obstacle !== undefined) return { kind: obstacle };
     } catch (error) {
       this.parked.load();
@@ -181,7 +179,7 @@ export class Applier {
    * Decodes what the transaction will write, compiles its statements and builds the pending index, before the write lock
    * is taken. A batch in several parts comes first in its transaction, when all its other parts are stored.
    */
-  private prepare(shard: number, deliveries: readonly Delivery[]): Prepared[] {
+  private prepare(shard: number, deliveries: readonly Delivery[], pace: Pace): Prepared[] {
     const prepared: Prepared[] = [];
     const state = this.shards[shard]!;
     let changes = 0;
@@ -190,7 +188,7 @@ export class Applier {
       const { message, verdict } = delivery;
       const takesEffect = verdict.accepted && message.last;
       if (takesEffect && message.part > 1 && prepared.length > 0) break;
-      if (changes >= TRANSACTION_CHANGES || prepared.length >= TRANSACTION_MESSAGES) break;
+      if (changes >= pace.changes || prepared.length >= TRANSACTION_MESSAGES) break;
       const own = message.origin === this.options.nodeId && message.nonce === this.options.nonce;
       const rows: boolean = !own || written || state.appliedAt > message.base || this.mustLookInside();
       written ||= takesEffect && rows;

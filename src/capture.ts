@@ -12,10 +12,10 @@ import { type ChangeLog, headQueries } from "./sqlite/change_log.ts";
 import { transaction } from "./sqlite/connection.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
-/** Changes of one batch, when several snapshots fit: what apply takes in one transaction of about 10 ms. */
-const BATCH_CHANGES = 5_000;
+/** Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 4 ms. */
+const BATCH_CHANGES = 1_000;
 /** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
-const MARK_CHANGES = 2_500;
+const MARK_CHANGES = 500;
 /** What piled up while Marmot was down is one snapshot, unless it is more than this. */
 const BACKLOG_LIMIT = 100_000;
 /** Size of a frame, bytes */

@@ -8,6 +8,7 @@ import { Capture } from "./capture.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
 import { Observation, ReplacedError } from "./observation.ts";
+import { FULL_PACE, GENTLE_PACE } from "./pace.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
@@ -27,8 +28,6 @@ import { Alarm, sleepUnless, untilAborted } from "./waiting.ts";
 const POLL_MS = 250;
 /** The loop polls by itself; waiting for an event begins anew this often, ms */
 const WATCH_MS = 60_000;
-/** While the application writes, apply transactions begin at least this far apart, ms */
-const GATHER_MS = 20;
 /** Pause before placements are asked for again, ms */
 const PLACEMENT_RETRY_MS = 1_000;
 /** Parked tables are tried again without a change of the schema, ms */
@@ -344,7 +343,8 @@ export class Replication {
     for (const [shard, { publisher, subscriber }] of this.shards.entries()) {
       if (subscriber.queue.length === 0) continue;
       if (now < this.applyAfter) return Math.min(pause, this.applyAfter - now);
-      const applied = this.applier!.apply(shard, subscriber.queue);
+      const pace = this.observation.isWriting(now) ? GENTLE_PACE : FULL_PACE;
+      const applied = this.applier!.apply(shard, subscriber.queue, pace);
       if (applied.kind === "schema changed") {
         this.scanWanted = true;
         return pause;
@@ -358,7 +358,7 @@ export class Replication {
           this.options.runtime.log.info("a large batch was applied", { changes, ms: Math.round(ms) });
         }
       }
-      if (this.observation.isWriting(now)) this.applyAfter = now + GATHER_MS;
+      this.applyAfter = now + pace.apartMs;
       pause = 0;
     }
     return pause;

@@ -144,9 +144,13 @@ export function sqliteProblem(error: unknown): SqliteProblem {
   return BY_MESSAGE.find(([pattern]) => pattern.test(error.message))?.[1] ?? "other";
 }
 
-/** Runs `body` between BEGIN and COMMIT; any error rolls back and is thrown on. */
-export function transaction<T>(db: Database, kind: "DEFERRED" | "IMMEDIATE", body: () => T): T {
-  db.exec(`BEGIN ${kind}`);
+/**
+ * Runs `body` between BEGIN and COMMIT; any error rolls back and is thrown on.
+ * @param tries how often BEGIN is tried while another connection holds the lock, without a pause: a writer that never
+ * rests lets go of it for some microseconds only, which a sleep would miss
+ */
+export function transaction<T>(db: Database, kind: "DEFERRED" | "IMMEDIATE", body: () => T, tries = 1): T {
+  begin(db, kind, tries);
   try {
     const result = body();
     db.exec("COMMIT");
@@ -154,6 +158,16 @@ export function transaction<T>(db: Database, kind: "DEFERRED" | "IMMEDIATE", bod
   } catch (error) {
     rollback(db);
     throw error;
+  }
+}
+
+function begin(db: Database, kind: string, tries: number): void {
+  for (let left = tries;; left--) {
+    try {
+      return db.exec(`BEGIN ${kind}`);
+    } catch (error) {
+      if (left <= 1 || sqliteProblem(error) !== "busy") throw error;
+    }
   }
 }
 

@@ -1,0 +1,22 @@
+/** How apply shares the write lock with the application, which comes first (I6). */
+
+export interface Pace {
+  /** a transaction takes whole batches until it has run this long, ms */
+  readonly ms: number;
+  /** changes that are prepared for it before the lock is taken */
+  readonly changes: number;
+  /** how often the lock is tried without a pause: see `transaction` */
+  readonly tries: number;
+  /** the next transaction begins at least so long after this one began, ms */
+  readonly apartMs: number;
+}
+
+/** Nobody else writes. */
+export const FULL_PACE: Pace = { ms: 10, changes: 5_000, tries: 1, apartMs: 0 };
+
+/**
+ * The application writes. A commit of its own that has to wait tries again after 1, 3 and 8 ms (SQLite's busy handler), and
+ * one that upgrades a read transaction fails. Between transactions of a writer that never rests the lock is free for some
+ * microseconds; 100 tries take about 2 ms.
+ */
+export const GENTLE_PACE: Pace = { ms: 4, changes: 1_000, tries: 100, apartMs: 20 };
