@@ -26,7 +26,8 @@ const RECORDED_SKIPS = "MARMOT_TEST_SKIPS";
 /** Of a compiled program alone. */
 const PROGRAM_ONLY = /^tests\/smoke\.test\.ts$/;
 /** Files whose tests start a Marmot of their own, so that it may be a compiled program. */
-const START_MARMOT = /^tests\/((integration|applications)\/.*|cli_process|cli_run|docs|service|smoke)\.test\.ts$/;
+const START_MARMOT =
+  /^tests\/((integration|applications)\/.*|cli_process|cli_run|docs|fixtures|service|smoke)\.test\.ts$/;
 /** What the tests may be told from outside; any other MARMOT_ variable would configure the nodes that they start. */
 const VARIABLES_KEPT = ["MARMOT_REQUIRE_ALL", "MARMOT_PROGRAM", "MARMOT_NATS_SERVER"];
 
