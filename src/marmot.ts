@@ -23,6 +23,7 @@ import { hasOwnTables, readFact, writeFact } from "./sqlite/own_tables.ts";
 import { journalMode, switchToWal, syncAtCheckpoints } from "./sqlite/pragmas.ts";
 import type { NodeStatus } from "./status.ts";
 import type { TablePatterns } from "./table_filter.ts";
+import { deadline } from "./waiting.ts";
 
 export type { NodePlace } from "./place.ts";
 
@@ -94,8 +95,7 @@ export interface Node {
  * @throws MarmotError
  */
 export async function startNode(given: NodeOptions): Promise<Node> {
-  const options: Settings = { ...DEFAULTS, ...given };
-  const place = findDatabase(options.dbPath, options.create);
+  const place = findDatabase(given.dbPath, given.create ?? DEFAULTS.create);
   makeFolder(place);
   const lock = lockPlace(place, LOCK_WAIT_MS);
   if (lock === undefined) {
@@ -104,7 +104,7 @@ export async function startNode(given: NodeOptions): Promise<Node> {
       EXIT.conflict,
     );
   }
-  const running = new RunningNode(options, place, lock);
+  const running = new RunningNode(given, place, lock);
   try {
     await running.start();
     return running;
@@ -115,8 +115,12 @@ export async function startNode(given: NodeOptions): Promise<Node> {
   }
 }
 
-class RunningNode implements Node {
+/** One process of a node; the simulation puts its own connection into it. */
+export class RunningNode implements Node {
   id = "";
+  /** see Capture */
+  protected readonly frameBytes: number | undefined = undefined;
+  private readonly options: Settings;
   readonly failed: Promise<MarmotError>;
   private readonly fail: (error: MarmotError) => void;
   private readonly ended = new AbortController();
@@ -130,11 +134,8 @@ class RunningNode implements Node {
   private nonce = "";
   private stopping: Promise<void> | undefined;
 
-  constructor(
-    private readonly options: Settings,
-    private readonly place: NodePlace,
-    private readonly lock: PlaceLock,
-  ) {
+  constructor(given: NodeOptions, private readonly place: NodePlace, private readonly lock: PlaceLock) {
+    const options = this.options = { ...DEFAULTS, ...given };
     const { promise, resolve } = Promise.withResolvers<MarmotError>();
     this.failed = promise;
     this.fail = resolve;
@@ -147,7 +148,7 @@ class RunningNode implements Node {
   }
 
   async start(): Promise<void> {
-    const db = this.db = await this.possible(() => openReplicated(this.place));
+    const db = this.db = await this.possible(() => this.open());
     const first = await this.possible(() => !hasOwnTables(db));
     if (!first) this.requireShards(db);
     const broker = this.broker = first ? await this.connect() : undefined;
@@ -155,6 +156,10 @@ class RunningNode implements Node {
     await this.replicate(db);
     if (first) await this.possible(() => writeFact(db, "shards", String(this.options.shards)));
     await this.firstConnection(broker);
+  }
+
+  protected open(): Database {
+    return openReplicated(this.place);
   }
 
   /** A process of this node on the file as it is now. */
@@ -167,6 +172,7 @@ class RunningNode implements Node {
       runtime,
       tables: this.options,
       shards,
+      frameBytes: this.frameBytes,
       conflict: (reason) => this.conflict(reason),
       replaced: (reason) => this.restarting = this.startAnew(reason).catch((error) => this.failWith(error)),
     });
@@ -208,7 +214,7 @@ class RunningNode implements Node {
       this.db = undefined;
       try {
         if (!existsSync(this.place.dbPath)) throw new MarmotError("The database file is gone.", EXIT.database);
-        this.db = openReplicated(this.place);
+        this.db = this.open();
         return await this.replicate(this.db);
       } catch (error) {
         this.ended.signal.throwIfAborted();
@@ -239,7 +245,7 @@ class RunningNode implements Node {
   }
 
   private async end(): Promise<void> {
-    await this.replication?.drain(DRAIN_MS);
+    await this.drain();
     this.ended.abort(new MarmotError("The node was stopped.", EXIT.ok));
     await this.restarting;
     const closing = this.replication?.close();
@@ -250,6 +256,18 @@ class RunningNode implements Node {
     await closing;
     this.db?.close();
     this.lock.release();
+  }
+
+  private async drain(): Promise<void> {
+    const limit = deadline((stop) => this.options.runtime.clock.sleep(DRAIN_MS, stop));
+    try {
+      await this.replication?.drain(limit.signal);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.log.info("what is pending is kept and published at the next start", { reason });
+    } finally {
+      limit.stop();
+    }
   }
 
   /** A shard without a stream would never be published. */

@@ -45,6 +45,8 @@ export interface ReplicationOptions {
   readonly runtime: Runtime;
   readonly tables: TablePatterns & { readonly rowidTables: boolean; readonly backfill: boolean };
   readonly shards: number;
+  /** see Capture */
+  readonly frameBytes: number | undefined;
   readonly conflict: (reason: string) => void;
   /** the file is not the one this process left: it must start anew on it */
   readonly replaced: (reason: string) => void;
@@ -82,7 +84,7 @@ export class Replication {
   private readonly trouble: Trouble;
 
   constructor(private readonly options: ReplicationOptions) {
-    this.capture = new Capture(options.db, options.shards);
+    this.capture = new Capture(options.db, options.shards, options.frameBytes);
     this.placements = new Placements(options.shards);
     this.observation = new Observation(options.db);
     this.statusFile = new StatusFile(options.place, options.runtime.log);
@@ -177,15 +179,9 @@ export class Replication {
     await Promise.all(this.receiving.map((receiving) => receiving.catch(() => {})));
   }
 
-  /** Scans once more, and waits until what is captured was sent and answered, or for `limitMs`. */
-  async drain(limitMs: number): Promise<void> {
-    if (this.running === undefined || !this.connected || this.ended.signal.aborted) return;
-    try {
-      await this.settled(AbortSignal.timeout(limitMs));
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      this.options.runtime.log.info("what is pending is kept and published at the next start", { reason });
-    }
+  /** Waits until what is captured was sent and answered, if it can be. */
+  async drain(signal: AbortSignal): Promise<void> {
+    if (this.running !== undefined && this.connected && !this.ended.signal.aborted) await this.settled(signal);
   }
 
   /** Resolves when all that was committed before was read back from the stream. */

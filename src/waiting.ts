@@ -36,3 +36,11 @@ export async function sleepUnless(woken: Promise<void>, sleep: (signal: AbortSig
     stop.abort(WOKEN);
   }
 }
+
+/** A signal that is aborted when `sleep` is over; `stop` ends the sleep. */
+export function deadline(sleep: (stop: AbortSignal) => Promise<void>): { signal: AbortSignal; stop(): void } {
+  const over = new AbortController();
+  const ended = new AbortController();
+  sleep(ended.signal).then(() => over.abort(new Error("it took too long")), () => {});
+  return { signal: over.signal, stop: () => ended.abort() };
+}

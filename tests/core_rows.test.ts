@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Database } from "../src/database.ts";
 import { corePair } from "./support/core_pair.ts";
 
 for (const clause of ["REPLACE", "IGNORE", "ROLLBACK", "FAIL", "ABORT"]) {
@@ -129,4 +130,26 @@ test("a key that changes leaves no old row behind, by whichever name or statemen
   await pair.converged("t", "named", "child");
   assert.deepEqual(b.rows("SELECT id FROM t").flat(), [7, 10, 11, 12, 13, 14, 15, 18]);
   assert.deepEqual(b.rows("SELECT parent FROM child WHERE n = 2"), [["c"]]);
+});
+
+test("a disk that is full for a moment parks no table", async () => {
+  let full = true;
+  const wrap = (db: Database): Database => ({
+    path: db.path,
+    prepare: (sql) => db.prepare(sql),
+    exec(sql) {
+      if (full && sql.startsWith("CREATE TABLE temp.")) throw new Error("database or disk is full");
+      db.exec(sql);
+    },
+    setAuthorizer: (authorizer) => db.setAuthorizer(authorizer),
+    function: (name, options, implementation) => db.function(name, options, implementation),
+    close: () => db.close(),
+  });
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)", { wrap });
+  pair.a.run("INSERT INTO t VALUES (1, 'a')");
+  await assert.rejects(pair.converged("t"), /disk is full/);
+  full = false;
+  await pair.converged("t");
+  assert.deepEqual(pair.b.node.notices, []);
+  assert.equal(pair.b.rows("SELECT * FROM t").length, 1);
 });

@@ -3,6 +3,7 @@ import type { TableShape } from "../change.ts";
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
 import { ChangeLog } from "./change_log.ts";
+import { sqliteProblem } from "./connection.ts";
 import type { Installed } from "./install.ts";
 import { PendingIndex } from "./pending_index.ts";
 import { fold } from "./quote.ts";
@@ -122,7 +123,7 @@ export class Targets {
     return { carried: { columns, places }, upsertKey, deleteKey };
   }
 
-  /** @returns why changes can't be applied to the table, if so */
+  /** @returns why changes can't be applied to the table, if so. Throws what passes by itself: a lock, a full disk. */
   private local(table: Table): LocalTable | string {
     let local = this.locals.get(fold(table.name));
     if (local === undefined) this.locals.set(fold(table.name), local = this.build(table));
@@ -145,6 +146,7 @@ export class Targets {
       const pending = new PendingIndex(this.db, table, log, encoding);
       return { table, writer, log, pending, hasTriggers: policy.hasTriggers, own };
     } catch (error) {
+      if (sqliteProblem(error) !== "other") throw error;
       return error instanceof Error ? error.message : String(error);
     }
   }

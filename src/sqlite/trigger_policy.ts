@@ -6,6 +6,7 @@
  */
 import { constants } from "node:sqlite";
 import type { Database } from "../database.ts";
+import { sqliteProblem } from "./connection.ts";
 import { generatedExpressions, readIndexSql } from "./index_sql.ts";
 import { fold, id } from "./quote.ts";
 import { PREFIX, type Schema, type Table, type Trigger } from "./schema.ts";
@@ -163,6 +164,7 @@ export class TriggerPolicy {
       for (const sql of statementsOf(table)) this.withStubs(() => this.db.prepare(sql));
       return undefined;
     } catch (error) {
+      if (sqliteProblem(error) !== "other") throw error;
       return error instanceof Error ? error.message : String(error);
     } finally {
       this.learning = false;

@@ -1,0 +1,147 @@
+/**
+ * Random histories of whole simulated clusters; every promise is checked after every event.
+ *
+ *     deno task simulate --seeds N [--seed FIRST] [--jobs J] [--out FILE]     N histories, other ones each time without --seed
+ *     deno task simulate --seed S [--steps K] [--trace]                       one history, or the first K actions of it
+ *
+ * A history that breaks a promise is printed with the fewest actions that still break it, and how to see them.
+ */
+import { spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import process, { execArgv, execPath } from "node:process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { Counters } from "../tests/simulation/counters.ts";
+import { runHistory } from "../tests/simulation/history.ts";
+
+const DEFAULT_SEEDS = 1_000;
+const SEED_LIMIT = 2 ** 31;
+/** Failures that are looked at closely */
+const SHORTENED = 3;
+const PROGRESS_MS = 10_000;
+
+interface SeedReport {
+  readonly seed: number;
+  readonly digest: string;
+  readonly failure: string | undefined;
+  readonly failedAt: number;
+  readonly counters: readonly (readonly [string, number])[];
+}
+
+const print = (line: string) => void process.stdout.write(`${line}\n`);
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      seeds: { type: "string" },
+      seed: { type: "string" },
+      steps: { type: "string" },
+      jobs: { type: "string" },
+      out: { type: "string" },
+      trace: { type: "boolean" },
+      digests: { type: "boolean" },
+      /** a part of a run: every so many seeds, as lines of JSON */
+      part: { type: "string" },
+    },
+  });
+  const first = values.seed === undefined ? Date.now() % SEED_LIMIT : Number(values.seed);
+  if (values.part !== undefined) return await runPart(first, Number(values.seeds), Number(values.part));
+  if (values.seed !== undefined && values.seeds === undefined) {
+    return await runOne(first, values.steps === undefined ? undefined : Number(values.steps), values.trace ?? false);
+  }
+  const seeds = Number(values.seeds ?? DEFAULT_SEEDS);
+  const jobs = Math.min(seeds, Number(values.jobs ?? cpus().length));
+  return await runMany(first, seeds, jobs, { out: values.out, digests: values.digests ?? false });
+}
+
+async function runOne(seed: number, steps: number | undefined, trace: boolean): Promise<number> {
+  const result = await runHistory({
+    seed,
+    ...(steps === undefined ? {} : { steps }),
+    ...(trace ? { trace: print } : {}),
+  });
+  print(result.failure ?? `seed ${seed}: ${result.steps} actions, every promise held, digest ${result.digest}`);
+  return result.failure === undefined ? 0 : 1;
+}
+
+async function runPart(first: number, seeds: number, stride: number): Promise<number> {
+  for (let seed = first; seed < first + seeds; seed += stride) {
+    const { counters, digest, failure, failedAt } = await runHistory({ seed });
+    print(JSON.stringify({ seed, digest, failure, failedAt, counters: [...counters.counts] }));
+  }
+  return 0;
+}
+
+async function runMany(
+  first: number,
+  seeds: number,
+  jobs: number,
+  { out, digests }: { out: string | undefined; digests: boolean },
+): Promise<number> {
+  print(`${seeds} histories from seed ${first} on, ${jobs} at a time`);
+  const started = performance.now();
+  const counters = new Counters();
+  const failures: SeedReport[] = [];
+  let done = 0;
+  let saidAt = started;
+  const take = (report: SeedReport) => {
+    done++;
+    counters.merge(report.counters);
+    if (digests) print(`${report.seed} ${report.digest}`);
+    if (report.failure !== undefined) failures.push(report);
+    if (performance.now() - saidAt > PROGRESS_MS) {
+      saidAt = performance.now();
+      print(`${done} of ${seeds}, ${failures.length} failed`);
+    }
+  };
+  await Promise.all(Array.from({ length: jobs }, (_, job) => runChild(first + job, seeds - job, jobs, take)));
+  const seconds = (performance.now() - started) / 1000;
+  for (const failure of failures.sort((a, b) => a.seed - b.seed).slice(0, SHORTENED)) await shorten(failure);
+  const counts = Object.fromEntries([...counters.counts].sort(([a], [b]) => a < b ? -1 : 1));
+  print(Object.entries(counts).map(([name, count]) => `${name} ${count}`).join(", "));
+  const failed = failures.map(({ seed }) => seed);
+  print(
+    `${done} histories in ${seconds.toFixed(0)} s, ${failed.length} failed${
+      failed.length > 0 ? `: seeds ${failed.join(" ")}` : ""
+    }`,
+  );
+  if (out !== undefined) {
+    const runtime = process.versions.bun === undefined
+      ? `Deno ${process.versions.deno}`
+      : `Bun ${process.versions.bun}`;
+    const report = { histories: done, firstSeed: first, seconds: Math.round(seconds), runtime, failed, counts };
+    writeFileSync(out, `${JSON.stringify(report, undefined, 2)}\n`);
+  }
+  return failed.length === 0 && done === seeds ? 0 : 1;
+}
+
+function runChild(first: number, seeds: number, stride: number, take: (report: SeedReport) => void): Promise<void> {
+  const script = fileURLToPath(import.meta.url);
+  const options = process.versions.bun === undefined
+    ? ["run", "--quiet", "--allow-all", "--no-check", ...execArgv]
+    : [];
+  const args = [...options, script, "--seed", String(first), "--seeds", String(seeds), "--part", String(stride)];
+  const child = spawn(execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+  createInterface({ input: child.stdout }).on("line", (line) => take(JSON.parse(line)));
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", () => resolve());
+  });
+}
+
+/** The fewest actions after which the end still shows a broken promise. */
+async function shorten({ seed, failedAt }: SeedReport): Promise<void> {
+  let [fewest, most] = [0, failedAt];
+  while (fewest < most) {
+    const middle = (fewest + most) >> 1;
+    if ((await runHistory({ seed, steps: middle })).failure === undefined) fewest = middle + 1;
+    else most = middle;
+  }
+  const { failure } = await runHistory({ seed, steps: most });
+  print(`seed ${seed} fails after ${most} actions: ${failure}`);
+  print(`  deno task simulate --seed ${seed} --steps ${most} --trace`);
+}
+
+process.exitCode = await main();

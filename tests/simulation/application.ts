@@ -1,0 +1,143 @@
+/** What the application of a node does: transactions of all shapes, while nobody asks it to wait for Marmot. */
+import type { Random } from "../support/random.ts";
+import type { SimulatedNode } from "./node.ts";
+import type { TableSpec } from "./tables.ts";
+
+/** A failure of the next statement that writes, or of the next COMMIT. */
+export interface StatementFault {
+  readonly commit: boolean;
+  readonly message: string;
+}
+
+const REFUSED = /constraint failed|datatype mismatch|cannot store/;
+const LOCKED = /database (table )?is locked|database schema is locked/;
+
+export class Application {
+  /** a transaction is open, and holds the write lock */
+  holding = false;
+
+  constructor(private readonly node: SimulatedNode) {}
+
+  /** One transaction. @returns whether it was committed */
+  write(): boolean {
+    const { world, file } = this.node;
+    if (this.holding) return false;
+    try {
+      file.app.exec("BEGIN IMMEDIATE");
+      for (const sql of this.statements()) this.run(sql);
+      return this.end();
+    } catch (error) {
+      this.giveUp(error);
+      world.counters.add("application transactions refused");
+      return false;
+    }
+  }
+
+  /** Takes the write lock, writes, and lets go of it later. */
+  hold(ms: number): void {
+    const { world, file } = this.node;
+    if (this.holding) return;
+    try {
+      file.app.exec("BEGIN IMMEDIATE");
+    } catch (error) {
+      return this.giveUp(error);
+    }
+    this.holding = true;
+    world.counters.add("locks held");
+    const { app } = file;
+    try {
+      for (const sql of this.statements()) this.run(sql);
+    } catch (error) {
+      this.holding = false;
+      return this.giveUp(error);
+    }
+    world.time.after(ms, () => {
+      if (!this.holding || file.app !== app) return;
+      this.holding = false;
+      try {
+        this.end();
+      } catch (error) {
+        this.giveUp(error);
+      }
+    });
+  }
+
+  /** The file is replaced: the transaction that was open is gone with it. */
+  letGo(): void {
+    if (!this.holding) return;
+    this.holding = false;
+    this.node.file.app.exec("ROLLBACK");
+  }
+
+  private end(): boolean {
+    const { world, file } = this.node;
+    const rollsBack = world.random.below(15) === 0;
+    file.app.exec(rollsBack ? "ROLLBACK" : "COMMIT");
+    if (rollsBack) return false;
+    world.counters.add("application transactions");
+    this.node.changed = true;
+    world.record(this.node);
+    this.node.alive?.fileChanged(false);
+    return true;
+  }
+
+  private giveUp(error: unknown): void {
+    const text = String(error);
+    if (this.node.file.app.isTransaction) this.node.file.app.exec("ROLLBACK");
+    if (!REFUSED.test(text) && !LOCKED.test(text)) throw error;
+  }
+
+  /** A constraint may refuse a statement; then the rest of the transaction goes on, as many applications do it. */
+  private run(sql: string): void {
+    try {
+      this.node.file.app.exec(sql);
+    } catch (error) {
+      if (!REFUSED.test(String(error)) || !this.node.file.app.isTransaction) throw error;
+    }
+  }
+
+  private statements(): string[] {
+    const { world } = this.node;
+    const { random, setting } = world;
+    const own = setting.tables.filter(({ name }) => name !== "pair" && name !== "ledger");
+    const statements = Array.from(
+      { length: 1 + random.below(random.below(6) === 0 ? 10 : 3) },
+      () => own.length === 0 ? "SELECT 1" : statement(random.pick(own), random),
+    );
+    if (random.below(3) === 0) {
+      const n = world.next();
+      statements.splice(random.below(statements.length + 1), 0, `REPLACE INTO pair VALUES (1, ${n})`);
+      statements.push(`REPLACE INTO pair VALUES (2, ${n})`);
+    }
+    if (random.below(3) === 0) statements.push(`INSERT INTO ledger VALUES ('${this.node.name}-${world.next()}', 1)`);
+    if (random.below(6) > 0) return statements;
+    const place = random.below(statements.length);
+    const end = random.below(2) === 0 ? "ROLLBACK TO s; RELEASE s" : "RELEASE s";
+    // both of the pair, or none
+    if (!statements[place]!.includes("pair")) statements[place] = `SAVEPOINT s; ${statements[place]}; ${end}`;
+    return statements;
+  }
+}
+
+function statement({ name, columns, key, value }: TableSpec, random: Random): string {
+  const one = () => `(${columns.map((column) => value(column, random)).join(", ")})`;
+  const list = columns.join(", ");
+  const where = `${key.map((column) => `${column} IS ${value(column, random)}`).join(" AND ")}`;
+  const rest = columns.filter((column) => !key.includes(column));
+  const column = random.pick(rest);
+  const set = `${column} = ${value(column, random)}`;
+  const keyColumn = random.pick(key);
+  const x = random.below(100);
+  if (x < 25) return `REPLACE INTO ${name}(${list}) VALUES ${one()}`;
+  if (x < 35) return `INSERT INTO ${name}(${list}) VALUES ${one()}`;
+  if (x < 43) return `INSERT OR IGNORE INTO ${name}(${list}) VALUES ${one()}, ${one()}, ${one()}`;
+  if (x < 52) {
+    return `INSERT INTO ${name}(${list}) VALUES ${one()} ON CONFLICT DO UPDATE SET ${column} = excluded.${column}`;
+  }
+  if (x < 65) return `UPDATE OR REPLACE ${name} SET ${set} WHERE ${where}`;
+  if (x < 71) return `UPDATE ${name} SET ${set} WHERE ${column} IS ${value(column, random)}`;
+  if (x < 80) return `UPDATE OR REPLACE ${name} SET ${keyColumn} = ${value(keyColumn, random)} WHERE ${where}`;
+  if (x < 92) return `DELETE FROM ${name} WHERE ${where}`;
+  if (x < 94) return `DELETE FROM ${name}`;
+  return `REPLACE INTO ${name}(${list}) VALUES ${one()}, ${one()}, ${one()}, ${one()}`;
+}

@@ -1,0 +1,97 @@
+/** The promises, looked at from outside: with a connection of its own, in the file as it is. */
+import type { Stored } from "./cluster_broker.ts";
+import type { Pending } from "./file.ts";
+import type { SimulatedNode } from "./node.ts";
+import { Violation } from "./violation.ts";
+import type { World } from "./world.ts";
+
+/** What must hold for a node after everything that happens. */
+export function check(world: World, node: SimulatedNode): void {
+  if (!node.isInstalled) return;
+  world.counters.add("checks");
+  const pending = node.file.pending();
+  noEcho(world, node, pending);
+  wholeTransactions(world, node);
+  triggersOnce(node);
+  const at = positions(world, node);
+  world.note(`${world.time.now} ${node.name} ${at.map((stored) => stored?.sequence ?? 0)} ${pending.length}`);
+  if (!isYoung(world, node, at)) lawful(world, node, at, pending);
+}
+
+/** I3: the cursor is in the file, beside the rows. */
+function positions(world: World, node: SimulatedNode): (Stored | undefined)[] {
+  const cursors = node.file.cursors();
+  return world.broker.streams.map((stream, shard) => {
+    const cursor = cursors.get(shard);
+    if (cursor === undefined || cursor.sequence === 0) return undefined;
+    const stored = stream.at(cursor.sequence, cursor.digest);
+    if (stored === undefined) {
+      throw new Violation(`${node.name} stands at ${cursor.sequence} of shard ${shard}, which never was`);
+    }
+    return stored;
+  });
+}
+
+/** A clone holds accepted changes of its source ahead of its cursor, until it has passed them. */
+function isYoung(world: World, node: SimulatedNode, at: readonly (Stored | undefined)[]): boolean {
+  if (node.ahead.size === 0) return false;
+  const left = new Set(node.ahead);
+  for (let stored of at) {
+    for (; stored !== undefined; stored = stored.before) {
+      for (const { stamp } of world.law.of(stored).entries) left.delete(stamp);
+    }
+  }
+  node.ahead = left;
+  return left.size > 0;
+}
+
+function lawful(
+  world: World,
+  node: SimulatedNode,
+  at: readonly (Stored | undefined)[],
+  pending: readonly Pending[],
+): void {
+  const wanted = node.file.lawful(at, pending);
+  if (wanted === undefined) throw new Violation(`${node.name} went on at a wrong position of a stream`);
+  const found = node.file.dump(pending.length === 0);
+  if (found !== wanted) throw new Violation(`I1: ${node.name} is not what the law says\n${difference(wanted, found)}`);
+  world.counters.add("states compared with the law");
+}
+
+/** I5: entries are made by the application's transactions, and by nothing else. */
+function noEcho(world: World, node: SimulatedNode, pending: readonly Pending[]): void {
+  const unknown = pending.find(({ stamp }) => !world.entries.has(stamp));
+  if (unknown !== undefined) {
+    throw new Violation(`I5: ${node.name} logged ${unknown.table} ${unknown.values} by itself`);
+  }
+}
+
+/** I4, as a reader sees it. With several shards the two rows may become visible apart. */
+function wholeTransactions(world: World, node: SimulatedNode): void {
+  const pair = node.file.rows("SELECT n FROM pair ORDER BY id");
+  if (world.shards === 1 && pair.length > 0 && (pair.length === 1 || pair[0]![0] !== pair[1]![0])) {
+    throw new Violation(`I4: ${node.name} shows half of a transaction: ${pair.join()}`);
+  }
+}
+
+/** I5: a trigger that writes outside of replication takes effect once for each change, on each node. */
+function triggersOnce(node: SimulatedNode): void {
+  const wrong = node.file.rows(
+    "SELECT what FROM audit GROUP BY what HAVING count(*) > 1 UNION ALL SELECT id FROM ledger WHERE id NOT IN (SELECT what FROM audit) " +
+      "UNION ALL SELECT what FROM audit WHERE what NOT IN (SELECT id FROM ledger)",
+  );
+  if (wrong.length > 0) {
+    throw new Violation(`I5: on ${node.name} the trigger did not take effect once for ${wrong.join()}`);
+  }
+}
+
+function difference(wanted: string, found: string): string {
+  const [some, others] = [new Set(wanted.split("\n")), new Set(found.split("\n"))];
+  const only = (a: Set<string>, b: Set<string>) =>
+    [...a].filter((line) => !b.has(line)).map((line) => line.slice(0, 200));
+  return [
+    ...only(some, others).map((line) => `missing ${line}`),
+    ...only(others, some).map((line) => `extra   ${line}`),
+  ]
+    .join("\n");
+}

@@ -1,0 +1,107 @@
+/** The broker of a simulated cluster: its streams, what was agreed, and who holds a lease. It knows nothing of networks. */
+import { createHash } from "node:crypto";
+import type { Placement } from "../../src/broker.ts";
+import type { MessageIdentity, StreamMessage, StreamState } from "../../src/change_stream.ts";
+import { StreamGapError } from "../../src/errors.ts";
+
+/** A message, and what was in front of it when it was stored: a stream that lost its tail has another history. */
+export interface Stored extends StreamMessage {
+  readonly before: Stored | undefined;
+  readonly shard: number;
+}
+
+export class ClusterStream {
+  readonly messages: Stored[] = [];
+  /** all that was ever stored, by what a cursor says of it: sequence and digest */
+  private readonly known = new Map<string, Stored>();
+  private first = 1;
+  private last: Stored | undefined;
+  private readonly listeners = new Set<() => void>();
+
+  constructor(readonly name: string, readonly shard: number) {}
+
+  get end(): number {
+    return this.last?.sequence ?? 0;
+  }
+
+  get tip(): Stored | undefined {
+    return this.last;
+  }
+
+  /** @returns its sequence */
+  append(data: Uint8Array, time: number): number {
+    const stored = { sequence: this.end + 1, time: Math.trunc(time), data, before: this.last, shard: this.shard };
+    this.last = stored;
+    this.messages.push(stored);
+    this.known.set(`${stored.sequence} ${digestOf(data)}`, stored);
+    for (const listener of [...this.listeners]) listener();
+    return stored.sequence;
+  }
+
+  state(): StreamState {
+    return { firstSequence: this.first, lastSequence: this.end, bytes: this.end, maxBytes: -1 };
+  }
+
+  identity(sequence: number): MessageIdentity | undefined {
+    const found = this.messages.find((message) => message.sequence === sequence);
+    return found === undefined ? undefined : { digest: digestOf(found.data), time: found.time };
+  }
+
+  /** Messages from `sequence` on. @throws StreamGapError when the first of them is gone */
+  from(sequence: number): Stored[] {
+    if (sequence < this.first || sequence > this.end + 1) {
+      throw new StreamGapError(this.name, sequence, this.first, this.end);
+    }
+    return this.messages.slice(sequence - this.first);
+  }
+
+  /** What a cursor stands at. */
+  at(sequence: number, digest: string): Stored | undefined {
+    return this.known.get(`${sequence} ${digest}`);
+  }
+
+  /** Retention, or somebody, drops the oldest. */
+  purge(count: number): void {
+    this.first += this.messages.splice(0, count).length;
+  }
+
+  /** What was acknowledged is gone all the same. */
+  loseTail(count: number): void {
+    const gone = this.messages.splice(Math.max(0, this.messages.length - count));
+    if (gone.length > 0) this.last = gone[0]!.before;
+  }
+
+  listen(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+}
+
+export function digestOf(data: Uint8Array): string {
+  return createHash("sha256").update(data).digest("hex").slice(0, 32);
+}
+
+export interface LeaseHolder {
+  readonly holder: string;
+  readonly nonce: string;
+  /** does it renew the lease? */
+  alive(): boolean;
+  lose(): void;
+}
+
+export class ClusterBroker {
+  readonly streams: readonly ClusterStream[];
+  readonly placements = new Map<string, Placement>();
+  readonly leases = new Map<string, LeaseHolder>();
+  up = true;
+
+  constructor(shards: number) {
+    this.streams = Array.from({ length: shards }, (_, shard) => new ClusterStream(`changes-${shard + 1}`, shard));
+  }
+
+  agreePlacement(table: string, proposal: Placement): Placement {
+    const known = this.placements.get(table);
+    if (known === undefined) this.placements.set(table, proposal);
+    return known ?? proposal;
+  }
+}

@@ -1,0 +1,183 @@
+/** A node's database file: the application's connection, a reader beside it, and what the law says of the file. */
+import { copyFileSync, renameSync, rmSync } from "node:fs";
+import { backup, DatabaseSync, type StatementSync } from "node:sqlite";
+import type { Entry } from "./entries.ts";
+import { Shadow, type StreamLaw } from "./law.ts";
+import type { Stored } from "./cluster_broker.ts";
+import { literalOf } from "./literals.ts";
+import type { TableSpec } from "./tables.ts";
+
+export interface FileOptions {
+  readonly path: string;
+  readonly wal: boolean;
+  readonly tables: readonly TableSpec[];
+  readonly shards: number;
+  readonly law: StreamLaw;
+  readonly foreignKeys: boolean;
+  /** of the stamps that the application's triggers give */
+  readonly stamp: () => bigint;
+}
+
+export interface Pending extends Entry {
+  readonly seq: number;
+}
+
+export class NodeFile {
+  app!: DatabaseSync;
+  reader!: DatabaseSync;
+  private shadow: Shadow | undefined;
+  private readonly statements = new Map<string, StatementSync>();
+
+  constructor(readonly options: FileOptions) {
+    this.open();
+  }
+
+  get path(): string {
+    return this.options.path;
+  }
+
+  open(): void {
+    const { path, wal, foreignKeys, stamp } = this.options;
+    const settings = { enableForeignKeyConstraints: foreignKeys, enableDoubleQuotedStringLiterals: true };
+    this.app = new DatabaseSync(path, settings);
+    this.app.exec(`PRAGMA journal_mode = ${wal ? "WAL" : "MEMORY"}; PRAGMA synchronous = OFF`);
+    this.app.function("random", stamp);
+    this.reader = new DatabaseSync(path);
+  }
+
+  close(): void {
+    this.statements.clear();
+    this.reader.close();
+    this.app.close();
+    this.forgetShadow();
+  }
+
+  private forgetShadow(): void {
+    this.shadow?.close();
+    this.shadow = undefined;
+  }
+
+  rows(sql: string): unknown[][] {
+    let statement = this.statements.get(sql);
+    if (statement === undefined) {
+      this.statements.set(sql, statement = this.reader.prepare(sql));
+      statement.setReadBigInts(true);
+      statement.setReturnArrays(true);
+    }
+    return statement.all() as unknown as unknown[][];
+  }
+
+  has(table: string): boolean {
+    return this.rows(`SELECT 1 FROM sqlite_schema WHERE name = '${table}'`).length > 0;
+  }
+
+  /** Entries that have not come back, oldest first for each table. */
+  pending(): Pending[] {
+    const { tables } = this.options;
+    const byName = new Map(tables.map((table) => [table.name, table]));
+    return this.rows(pendingSql(tables)).map(([name, seq, op, stamp, row]) => {
+      const { columns, key } = byName.get(String(name))!;
+      const values = String(row).split(BETWEEN);
+      const places = Number(op) === 3 ? key.map((column) => columns.indexOf(column)) : columns.map((_, place) => place);
+      return {
+        seq: Number(seq),
+        op: Number(op),
+        stamp: String(stamp),
+        table: String(name),
+        columns: places.map((place) => columns[place]!),
+        values: places.map((place) => values[place]!),
+        transaction: 0,
+        order: 0,
+      };
+    });
+  }
+
+  cursors(): Map<number, { sequence: number; digest: string }> {
+    const rows = this.rows("SELECT shard, cursor, digest FROM __marmot__cursors");
+    return new Map(
+      rows.map(([shard, cursor, digest]) => [Number(shard), { sequence: Number(cursor), digest: String(digest) }]),
+    );
+  }
+
+  /**
+   * All rows of all tables, sorted, as text.
+   * @param nullKeys rows with NULL in their key too: what is pending may be two rows here, and one in the cluster
+   */
+  dump(nullKeys: boolean): string {
+    return String(this.rows(dumpSql(this.options.tables, nullKeys))[0]![0]);
+  }
+
+  /** What the law says at these messages; undefined where they are no continuation of what was applied before. */
+  lawful(at: readonly (Stored | undefined)[], pending: readonly Entry[]): string | undefined {
+    const { tables, shards, law } = this.options;
+    this.shadow ??= new Shadow(tables.flatMap(({ sql }) => sql), tables, shards, law);
+    for (const [shard, stored] of at.entries()) if (!this.shadow.advance(shard, stored)) return undefined;
+    return this.shadow.under(pending, dumpSql(tables, pending.length === 0));
+  }
+
+  /** A copy of the file as it is now, while nobody writes. */
+  copyTo(path: string): void {
+    if (this.options.wal) this.app.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    copyFileSync(this.path, path);
+  }
+
+  /** The file is another one from now on. */
+  replaceBy(copy: string): void {
+    this.close();
+    copyFileSync(copy, `${this.path}.new`);
+    for (const suffix of ["-wal", "-shm", "-journal"]) rmSync(this.path + suffix, { force: true });
+    renameSync(`${this.path}.new`, this.path);
+    this.open();
+  }
+
+  /** As SQLite's backup does it: in place, page by page, in one transaction. */
+  async restoreFrom(copy: string): Promise<void> {
+    const source = new DatabaseSync(copy);
+    try {
+      this.statements.clear();
+      this.reader.close();
+      this.app.close();
+      await backup(source, this.path);
+    } finally {
+      source.close();
+    }
+    this.forgetShadow();
+    this.open();
+  }
+}
+
+/** Between the values of a row; no literal holds it */
+const BETWEEN = "|";
+
+const pendingSqls = new WeakMap<readonly TableSpec[], string>();
+
+function pendingSql(tables: readonly TableSpec[]): string {
+  let sql = pendingSqls.get(tables);
+  if (sql === undefined) {
+    const selects = tables.map(({ name, columns }) => {
+      const values = columns.map((column) => literalOf(`"val_${column}"`)).join(` || '${BETWEEN}' || `);
+      return `SELECT '${name}', seq, op, CAST(stamp AS TEXT), ${values} FROM "__marmot__${name}_change_log"`;
+    });
+    pendingSqls.set(tables, sql = `${selects.join(" UNION ALL ")} ORDER BY 1, 2`);
+  }
+  return sql;
+}
+
+const dumpSqls = new WeakMap<readonly TableSpec[], [all: string, withoutNulls: string]>();
+
+/** All rows of all tables as one text, in one statement: it is asked for after every event. */
+function dumpSql(tables: readonly TableSpec[], nullKeys: boolean): string {
+  let sql = dumpSqls.get(tables);
+  if (sql === undefined) {
+    const dumpOf = (nulls: boolean) =>
+      `SELECT ${tables.map((table) => `coalesce(${rowsOf(table, nulls)}, '')`).join(" || char(10) || ")}`;
+    dumpSqls.set(tables, sql = [dumpOf(true), dumpOf(false)]);
+  }
+  return sql[nullKeys ? 0 : 1];
+}
+
+function rowsOf({ name, columns, key }: TableSpec, nullKeys: boolean): string {
+  const where = nullKeys ? "" : ` WHERE ${key.map((column) => `${column} IS NOT NULL`).join(" AND ")}`;
+  const row = `'${name} ' || ${columns.map((column) => literalOf(column)).join(` || ',' || `)}`;
+  return `(SELECT group_concat(r, char(10)) FROM (SELECT ${row} AS r FROM ${name}${where} ORDER BY r))`;
+}

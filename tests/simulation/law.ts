@@ -1,0 +1,157 @@
+/**
+ * What a node's tables must be (I1), computed apart from Marmot's own apply: the accepted batches of each stream, in order, laid
+ * with SQLite's own REPLACE into a database in memory, and the node's pending entries over them. The rows come from the change
+ * logs as the application filled them; of a message only its order counts, and that it holds the same values.
+ */
+import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { decodeFrame, decodeMessage } from "../../src/change_codec.ts";
+import type { Stored } from "./cluster_broker.ts";
+import type { Entries, Entry } from "./entries.ts";
+import { literal } from "./literals.ts";
+
+interface Seen {
+  readonly nonce: string;
+  readonly epoch: number;
+  readonly number: number;
+}
+
+/** What a shard has accepted with a message, and what is laid at it. */
+export interface Accepted {
+  readonly origin: string;
+  readonly seen: ReadonlyMap<string, Seen>;
+  /** pieces of unfinished batches, by origin */
+  readonly parts: ReadonlyMap<string, readonly Piece[]>;
+  /** takes effect here, in order */
+  readonly entries: readonly Entry[];
+}
+
+interface Piece {
+  readonly frame: Uint8Array;
+  readonly continues: boolean;
+}
+
+const NOTHING: Accepted = { origin: "", seen: new Map(), parts: new Map(), entries: [] };
+
+/** The acceptance rule, and which entries take effect where. */
+export class StreamLaw {
+  private readonly judged = new Map<Stored, Accepted>();
+
+  constructor(private readonly entries: Entries) {}
+
+  of(stored: Stored | undefined): Accepted {
+    if (stored === undefined) return NOTHING;
+    const waiting: Stored[] = [];
+    let at: Stored | undefined = stored;
+    for (; at !== undefined && !this.judged.has(at); at = at.before) waiting.push(at);
+    let before = at === undefined ? NOTHING : this.judged.get(at)!;
+    for (const next of waiting.reverse()) this.judged.set(next, before = this.judge(next, before));
+    return before;
+  }
+
+  private judge({ data }: Stored, before: Accepted): Accepted {
+    const { origin, nonce, epoch, number, last, continues, frame } = decodeMessage(data);
+    const seen = before.seen.get(origin) ?? { nonce: "", epoch: 0, number: 0 };
+    const higher = epoch > seen.epoch && number === 1;
+    const next = epoch === seen.epoch && nonce === seen.nonce && number === seen.number + 1;
+    if (!higher && !next) return { ...before, origin, entries: [] };
+    const parts = new Map(before.parts);
+    const pieces = [...(higher ? [] : parts.get(origin) ?? []), { frame, continues }];
+    parts.delete(origin);
+    if (!last) parts.set(origin, pieces);
+    const entries = last ? this.entriesOf(pieces) : [];
+    return { origin, seen: new Map(before.seen).set(origin, { nonce, epoch, number }), parts, entries };
+  }
+
+  private entriesOf(pieces: readonly Piece[]): Entry[] {
+    const entries: Entry[] = [];
+    let frame: Uint8Array[] = [];
+    for (const piece of pieces) {
+      frame.push(piece.frame);
+      if (piece.continues) continue;
+      entries.push(...this.entriesOfFrame(joined(frame)));
+      frame = [];
+    }
+    return entries;
+  }
+
+  private entriesOfFrame(frame: Uint8Array): Entry[] {
+    return decodeFrame(frame).flatMap(({ columns, key, changes }) =>
+      changes.map(({ op, stamp, values }) => {
+        const names = op === 3 ? key.map((place) => columns[place]!) : columns;
+        return this.entries.travelled(String(stamp), op, names, values.map(literal));
+      })
+    );
+  }
+}
+
+function joined(pieces: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
+}
+
+/** A table as the law sees it. */
+export interface LawTable {
+  readonly name: string;
+  readonly columns: readonly string[];
+  readonly key: readonly string[];
+  readonly keyCollate: string;
+}
+
+/** The law's own database for one node. */
+export class Shadow {
+  private readonly db = new DatabaseSync(":memory:", { enableForeignKeyConstraints: false });
+  private readonly tables: ReadonlyMap<string, LawTable>;
+  private readonly statements = new Map<string, StatementSync>();
+  /** per shard, the last message that was laid */
+  readonly at: (Stored | undefined)[];
+
+  constructor(sql: readonly string[], tables: readonly LawTable[], shards: number, private readonly law: StreamLaw) {
+    for (const statement of sql) this.db.exec(statement);
+    this.tables = new Map(tables.map((table) => [table.name, table]));
+    this.at = new Array(shards).fill(undefined);
+  }
+
+  /** Lays what was accepted on the way to `target`. @returns false when that is not ahead of where it stands */
+  advance(shard: number, target: Stored | undefined): boolean {
+    const way: Stored[] = [];
+    let at = target;
+    while (at !== undefined && at !== this.at[shard]) {
+      way.push(at);
+      at = at.before;
+    }
+    if (at !== this.at[shard]) return false;
+    const entries = way.reverse().flatMap((stored) => this.law.of(stored).entries);
+    if (entries.length > 0) this.db.exec(entries.map((entry) => this.laying(entry)).join(";"));
+    this.at[shard] = target;
+    return true;
+  }
+
+  /** What a statement reads with these entries laid over it. */
+  under(pending: readonly Entry[], sql: string): string {
+    if (pending.length > 0) {
+      this.db.exec(["SAVEPOINT pending", ...pending.map((entry) => this.laying(entry))].join(";"));
+    }
+    let statement = this.statements.get(sql);
+    if (statement === undefined) this.statements.set(sql, statement = this.db.prepare(sql));
+    const [text] = Object.values(statement.get()!);
+    if (pending.length > 0) this.db.exec("ROLLBACK TO pending; RELEASE pending");
+    return String(text);
+  }
+
+  close(): void {
+    this.db.close();
+  }
+
+  private laying({ table, op, columns, values }: Entry): string {
+    const { name, key, keyCollate } = this.tables.get(table)!;
+    const value = (column: string) => values[columns.indexOf(column)]!;
+    const same = key.map((column) => `${column}${keyCollate} IS ${value(column)}`).join(" AND ");
+    const remove = `DELETE FROM ${name} WHERE ${same}`;
+    return op === 3 ? remove : `${remove}; INSERT OR REPLACE INTO ${name}(${columns}) VALUES (${values})`;
+  }
+}

@@ -1,0 +1,4 @@
+/** Marmot broke a promise. */
+export class Violation extends Error {
+  override name = "Violation";
+}

@@ -1,0 +1,142 @@
+/** A simulated cluster, and what is checked after every event. */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { decodeFrame, decodeMessage } from "../../src/change_codec.ts";
+import { hex } from "../../src/hex.ts";
+import type { Random } from "../support/random.ts";
+import { check } from "./checks.ts";
+import { ClusterBroker } from "./cluster_broker.ts";
+import { Counters } from "./counters.ts";
+import { Entries } from "./entries.ts";
+import { StreamLaw } from "./law.ts";
+import { SimulatedNode } from "./node.ts";
+import type { Setting } from "./setting.ts";
+import { VirtualTime } from "./virtual_time.ts";
+
+/** The bytes of a message; what zstd made of them is not the same everywhere, so then what it made it of. */
+function contentOf(data: Uint8Array): string {
+  const { frame, ...header } = decodeMessage(data);
+  const compressed = header.part === 1 && !header.continues && frame[0] === ZSTD;
+  const text = (_: string, value: unknown) => typeof value === "bigint" ? `${value}` : value;
+  return `${JSON.stringify(header)} ${compressed ? JSON.stringify(decodeFrame(frame), text) : hex(frame)}`;
+}
+
+/** The kind of a frame: see src/frame_codec.ts */
+const ZSTD = 2;
+
+export type Trace = (line: string) => void;
+
+export class World {
+  readonly time = new VirtualTime();
+  readonly counters = new Counters();
+  readonly entries = new Entries();
+  readonly law = new StreamLaw(this.entries);
+  readonly broker: ClusterBroker;
+  readonly nodes: SimulatedNode[] = [];
+  /** all nodes have started */
+  begun = false;
+  /** all faults are over, and nobody writes */
+  ending = false;
+  closed = false;
+  private violation: unknown;
+  private count = 0;
+  private transactions = 0;
+  private readonly hash = createHash("sha256");
+
+  constructor(
+    readonly random: Random,
+    readonly setting: Setting,
+    private readonly folder: string,
+    private readonly tracing: Trace | undefined,
+  ) {
+    this.broker = new ClusterBroker(setting.shards);
+    for (const stream of this.broker.streams) {
+      stream.listen(() => this.note(`${this.time.now} ${stream.name} ${contentOf(stream.tip!.data)}`));
+    }
+    for (let i = 0; i < setting.nodes; i++) {
+      const node = this.makeNode(this.path(`n${i + 1}.db`));
+      for (const sql of setting.sql) node.file.app.exec(sql);
+      node.start();
+    }
+  }
+
+  get shards(): number {
+    return this.setting.shards;
+  }
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** A clone joins. */
+  addNode(path: string, ahead: ReadonlySet<string>): void {
+    const node = this.makeNode(path);
+    node.ahead = ahead;
+    node.start();
+  }
+
+  private makeNode(path: string): SimulatedNode {
+    const node = new SimulatedNode(this, `n${this.nodes.length + 1}`, path);
+    this.nodes.push(node);
+    return node;
+  }
+
+  next(): number {
+    return ++this.count;
+  }
+
+  /** Random, and even: those that Marmot's own connections give are odd. */
+  stamp(): bigint {
+    const half = () => BigInt(Math.floor(this.random.next() * 2 ** 32));
+    return BigInt.asIntN(64, (half() << 32n) | half()) & ~1n;
+  }
+
+  violated(error: unknown): void {
+    this.violation ??= error;
+  }
+
+  /** Each line goes into the digest, too. */
+  trace(who: string, line: () => string): void {
+    this.tracing?.(`${this.time.now.toFixed(3).padStart(12)}  ${who.padEnd(4)} ${line()}`);
+  }
+
+  note(line: string): void {
+    this.hash.update(line).update("\n");
+  }
+
+  get digest(): string {
+    return this.hash.digest("hex");
+  }
+
+  /** Takes down what the application has just committed. */
+  record(node: SimulatedNode): void {
+    const transaction = ++this.transactions;
+    if (!node.isInstalled) return;
+    for (const pending of node.file.pending()) {
+      if (this.entries.has(pending.stamp)) continue;
+      this.entries.record({ ...pending, transaction });
+      node.must.add(pending.stamp);
+      this.counters.add("entries");
+    }
+  }
+
+  /** Events until `limit` of virtual time; after each, what it changed is checked. */
+  async run(limit: number): Promise<void> {
+    while (await this.time.step(limit)) this.afterEvent();
+  }
+
+  afterEvent(): void {
+    if (this.violation !== undefined) throw this.violation;
+    for (const node of this.nodes) {
+      if (!node.changed) continue;
+      node.changed = false;
+      check(this, node);
+    }
+    if (this.violation !== undefined) throw this.violation;
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const node of this.nodes) node.close();
+  }
+}
