@@ -1,6 +1,7 @@
 /** Reads and clears one table's change log. */
 import { type Change, type Op, OP_DELETE, type SqlValue, type TableShape } from "../change.ts";
 import type { Database, Row, Statement } from "../database.ts";
+import { LazyStatement } from "./lazy_statement.ts";
 import { id } from "./quote.ts";
 import { logName, tableOfLog, valueColumn } from "./triggers.ts";
 import { exactColumns, readExact, type TextEncoding } from "./values.ts";
@@ -27,17 +28,16 @@ export class ChangeLog {
 
   constructor(db: Database, readonly shape: LogShape, private readonly encoding: TextEncoding) {
     const log = id(logName(shape.table));
-    const columns = shape.columns.map((column) => `l.${id(valueColumn(column))}`);
-    this.count = columns.length;
-    this.range = db.prepare(
-      `SELECT seq, op, stamp, ${
-        exactColumns(columns)
-      } FROM ${log} AS l WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`,
-    );
-    this.highestSeq = db.prepare(`SELECT max(seq) FROM ${log}`);
-    this.lowestSeq = db.prepare(`SELECT min(seq) FROM ${log}`);
-    this.deleteRange = db.prepare(`DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
-    this.deleteStamped = db.prepare(`DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
+    this.count = shape.columns.length;
+    this.range = new LazyStatement(db, () => {
+      const columns = shape.columns.map((column) => `l.${id(valueColumn(column))}`);
+      const read = `SELECT seq, op, stamp, ${exactColumns(columns)} FROM ${log} AS l`;
+      return `${read} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`;
+    });
+    this.highestSeq = new LazyStatement(db, () => `SELECT max(seq) FROM ${log}`);
+    this.lowestSeq = new LazyStatement(db, () => `SELECT min(seq) FROM ${log}`);
+    this.deleteRange = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
+    this.deleteStamped = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
   }
 
   /**

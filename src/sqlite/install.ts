@@ -69,9 +69,33 @@ export function missesCapture(db: Database, { names }: Installed): boolean {
   });
 }
 
+/** Triggers of one table: Marmot's, and the application's. */
+interface TableTriggers {
+  readonly ours: Trigger[];
+  readonly theirs: Trigger[];
+}
+
+function triggersByTable({ triggers }: Schema): Map<string, TableTriggers> {
+  const tables = new Map<string, TableTriggers>();
+  for (const trigger of triggers) {
+    let table = tables.get(fold(trigger.table));
+    if (table === undefined) tables.set(fold(trigger.table), table = { ours: [], theirs: [] });
+    (tableOfTrigger(trigger.name) === undefined ? table.theirs : table.ours).push(trigger);
+  }
+  return tables;
+}
+
+/** SQLite fires the newest trigger first, and ours must see the row before another trigger's write to it is captured. */
+function isOvertaken(ours: readonly Trigger[], theirs: readonly Trigger[]): boolean {
+  const oldest = Math.min(...ours.map(({ order }) => order));
+  return theirs.some(({ order }) => order > oldest);
+}
+
 class Installation {
   private readonly notes: Note[] = [];
   private schema: Schema;
+  /** by folded table, in the order of sqlite_schema */
+  private triggers: ReadonlyMap<string, TableTriggers>;
   private names!: Names;
   private readonly logs: LogUpkeep;
   /** folded name of a table → the name its new copy had, while that was logged */
@@ -83,6 +107,7 @@ class Installation {
   constructor(private readonly db: Database, private readonly request: InstallRequest) {
     this.logs = new LogUpkeep(db);
     this.schema = readSchema(db, request.rowidTables);
+    this.triggers = triggersByTable(this.schema);
   }
 
   run(): Installed {
@@ -168,6 +193,7 @@ class Installation {
       this.note("info", "table was renamed", now, `formerly ${then}`);
     }
     this.schema = readSchema(this.db, this.request.rowidTables);
+    this.triggers = triggersByTable(this.schema);
   }
 
   /** The new copy of a rebuilt table took the old one's name: what was written to it since then is in the copy's log. */
@@ -188,7 +214,7 @@ class Installation {
   }
 
   private capture(table: Table, first: boolean): void {
-    const ours = this.ourTriggers(table);
+    const { ours, theirs } = this.triggersOf(table.name);
     const insertTrigger = ours.find((trigger) => tableOfTrigger(trigger.name)!.suffix === "insert");
     const hasLog = this.schema.own.has(fold(logName(table.name)));
     const known = this.names.tables.get(fold(table.name));
@@ -196,7 +222,7 @@ class Installation {
     const expected = triggerTexts(table);
     const right = ours.length === expected.length &&
       ours.every((t, i) => t.name === expected[i]!.name && t.sql === expected[i]!.sql);
-    const overtaken = ours.length > 0 && this.isOvertaken(table, ours);
+    const overtaken = ours.length > 0 && isOvertaken(ours, theirs);
     if (!right || overtaken || !hasLog) {
       for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
       if (!hasLog) this.db.exec(logSql(table));
@@ -239,28 +265,13 @@ class Installation {
     this.note("warn", "table is captured again", table, reason);
   }
 
-  /** In the order of sqlite_schema. */
-  private ourTriggers(table: Table): Trigger[] {
-    return this.schema.triggers.filter((trigger) => {
-      const made = tableOfTrigger(trigger.name);
-      return made !== undefined && fold(trigger.table) === fold(table.name);
-    });
-  }
-
-  /** SQLite fires the newest trigger first, and ours must see the row before another trigger's write to it is captured. */
-  private isOvertaken(table: Table, ours: readonly Trigger[]): boolean {
-    const oldest = Math.min(...ours.map((trigger) => trigger.order));
-    return this.schema.triggers.some((trigger) =>
-      fold(trigger.table) === fold(table.name) && trigger.order > oldest && tableOfTrigger(trigger.name) === undefined
-    );
+  private triggersOf(table: string): TableTriggers {
+    return this.triggers.get(fold(table)) ?? { ours: [], theirs: [] };
   }
 
   /** A table that is excluded now: its triggers go; its log stays until it is empty. */
   private release(name: string): void {
-    for (const trigger of this.schema.triggers) {
-      const made = tableOfTrigger(trigger.name);
-      if (made !== undefined && fold(trigger.table) === fold(name)) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
-    }
+    for (const trigger of this.triggersOf(name).ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
     if (this.logs.has(name) && this.logs.isEmpty(name)) this.logs.drop(name);
     this.names.rememberState(name, "excluded");
   }
