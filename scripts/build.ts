@@ -17,6 +17,7 @@ import { NATS_SERVER_VERSION } from "../src/nats/server_binary.ts";
 import { compile, compilingRuntime } from "./build/compile.ts";
 import { componentsOf } from "./build/contents.ts";
 import { goBuildInfo } from "./build/go_build_info.ts";
+import { checkExecutable } from "./build/inspect.ts";
 import { addToManifest, billOfMaterials, type FileFacts, fileFacts, notices } from "./build/manifest.ts";
 import { findTarget, isNative, type RuntimeName, type Target } from "./build/targets.ts";
 import { pinnedNatsServer } from "./nats_server.ts";
@@ -37,7 +38,8 @@ async function main(): Promise<void> {
   await mkdir(DIST, { recursive: true });
   const natsServer = await pinnedNatsServer(target, print);
   const { size, sha256 } = await fileFacts(natsServer);
-  const info = goBuildInfo(await readFile(natsServer));
+  const natsServerBytes = await readFile(natsServer);
+  const info = goBuildInfo(natsServerBytes);
   if (info === undefined) throw new Error(`Cannot build: ${natsServer} is no program of Go`);
   const runtime = await compilingRuntime(name);
 
@@ -52,6 +54,7 @@ async function main(): Promise<void> {
     join(DIST, ".build", words.join("-")),
     output,
   );
+  checkExecutable(await readFile(output), target, natsServerBytes, record);
 
   const components = await componentsOf(runtime, info);
   const facts = await fileFacts(output);
@@ -79,7 +82,7 @@ function tell({ file, size, sha256 }: FileFacts, runtime: string): void {
   print(`${join(DIST, file)}: ${(size / MEGABYTE).toFixed(1)} MB, ${runtime}, sha256 ${sha256}`);
 }
 
-/** As it is released: the program, what to read, and on Linux the unit. */
+/** As it is released: the program, what to read, and on Linux the unit; the bill of materials lies beside it. */
 async function pack(target: Target, runtime: RuntimeName, stem: string, program: string): Promise<FileFacts> {
   const title = `marmot-${VERSION}-${target.name}`;
   const folder = join(DIST, ".build", title);
@@ -99,6 +102,7 @@ async function pack(target: Target, runtime: RuntimeName, stem: string, program:
   const archive = join(DIST, `${title}${ending}`);
   await run("tar", ["-a", "-cf", archive, "-C", join(DIST, ".build"), title]);
   await rm(folder, { recursive: true });
+  await copyFile(`${stem}.cdx.json`, join(DIST, `${title}.cdx.json`));
   return await fileFacts(archive);
 }
 

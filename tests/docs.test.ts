@@ -22,6 +22,7 @@ const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 2_000;
 const START = "marmot ";
 const INVARIANTS = 8;
+const RELEASE_WORKFLOW = ".github/workflows/release.yml";
 
 function read(name: string): string {
   return readFileSync(join(PROJECT, name), "utf8");
@@ -117,7 +118,8 @@ test("the README's commands and exit codes are those of the help", async () => {
 
 test("the README, CI and the tasks name one version of Deno", () => {
   const pinned = /deno_version=(\S+)/.exec(read(".ci/run"))![1];
-  const named = [...DOCS.map(read).join("\n").matchAll(/deno@([\d.]+\d)/g)].map(([, version]) => version);
+  const texts = [...DOCS, RELEASE_WORKFLOW].map(read).join("\n");
+  const named = [...texts.matchAll(/deno@([\d.]+\d)/g)].map(([, version]) => version);
   assert.ok(named.length > 0);
   for (const version of named) assert.equal(version, pinned);
 });
@@ -135,6 +137,12 @@ test("what is downloaded has the version and the names that the build gives", ()
     const [system = "", rest = ""] = name.split(/-(.*)/);
     assert.match(read("docs/INSTALL.md"), new RegExp(`VERSION-${system}-.*-?${rest}\\b`), name);
   }
+});
+
+test("the release workflow builds every target, with Deno where Deno has a runtime for it", () => {
+  const built = [...read(RELEASE_WORKFLOW).matchAll(/target: ([\w-]+), runner: [\w.-]+, runtime: (\w+)/g)];
+  const wanted = TARGETS.map(({ name, deno }) => [name, deno === undefined ? "bun" : "deno"]);
+  assert.deepEqual(built.map(([, name, runtime]) => [name, runtime]).toSorted(), wanted.toSorted());
 });
 
 test("links of the documents lead to files and headings that exist", () => {
