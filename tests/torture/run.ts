@@ -108,7 +108,7 @@ class TortureRun {
           runtime,
           command,
           args: [
-            ...["--shards", String(shards), "--replicas", String(REPLICAS)],
+            ...["--shards", String(shards), "--replicas", String(REPLICAS), "--log-level", "debug"],
             ...links.ports.flatMap((port) => ["--nats-url", `nats://127.0.0.1:${port}`]),
           ],
           links: links.links,
