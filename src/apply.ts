@@ -136,6 +136,8 @@ export class Applier {
   private tryApply(shard: number, deliveries: readonly Delivery[], pace: Pace): Applied {
     const start = this.options.clock.now();
     const prepared = this.prepare(shard, deliveries, pace);
+    // what only acknowledges can wait
+    const tries = prepared.some(({ tables }) => tables !== undefined) ? pace.tries : 1;
     const state = this.shards[shard]!;
     const seen = new Map<string, Seen>();
     const work: Work = { laying: new Laying(), acknowledged: new Map() };
@@ -162,7 +164,7 @@ export class Applier {
         for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
         this.readLeft(work);
         return undefined;
-      }, pace.tries);
+      }, tries);
       if (obstacle !== undefined) return { kind: obstacle };
     } catch (error) {
       this.parked.load();
