@@ -1,13 +1,11 @@
 /** Reads and clears one table's change log. */
-import { type Change, type Op, OP_DELETE, type SqlValue, type TableShape } from "../change.ts";
-import type { Database, Row, Statement } from "../database.ts";
+import { type Change, OP_DELETE, SqlText, type SqlValue, type TableShape } from "../change.ts";
+import type { Database, Statement } from "../database.ts";
+import { EntryReader, type StoredEntry } from "./entry_reader.ts";
 import { LazyStatement } from "./lazy_statement.ts";
 import { id } from "./quote.ts";
 import { logName, tableOfLog, valueColumn } from "./triggers.ts";
-import { exactColumns, readExact, type TextEncoding } from "./values.ts";
-
-/** result columns before the masks and values: seq, op, stamp */
-const FIRST_VALUE = 3;
+import type { TextEncoding } from "./values.ts";
 
 /** Entries read at once: few at first, then as many as hold about that many bytes */
 const FIRST_CHUNK_ROWS = 16;
@@ -19,21 +17,15 @@ export interface LogShape extends TableShape {
 }
 
 export class ChangeLog {
-  private readonly range: Statement;
+  private readonly entries: EntryReader;
   private readonly highestSeq: Statement;
   private readonly lowestSeq: Statement;
   private readonly deleteRange: Statement;
   private readonly deleteStamped: Statement;
-  private readonly count: number;
 
-  constructor(db: Database, readonly shape: LogShape, private readonly encoding: TextEncoding) {
+  constructor(db: Database, readonly shape: LogShape, encoding: TextEncoding) {
     const log = id(logName(shape.table));
-    this.count = shape.columns.length;
-    this.range = new LazyStatement(db, () => {
-      const columns = shape.columns.map((column) => `l.${id(valueColumn(column))}`);
-      const read = `SELECT seq, op, stamp, ${exactColumns(columns)} FROM ${log} AS l`;
-      return `${read} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?`;
-    });
+    this.entries = new EntryReader(db, log, shape.columns.map((column) => `l.${id(valueColumn(column))}`), encoding);
     this.highestSeq = new LazyStatement(db, () => `SELECT max(seq) FROM ${log}`);
     this.lowestSeq = new LazyStatement(db, () => `SELECT min(seq) FROM ${log}`);
     this.deleteRange = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
@@ -48,16 +40,16 @@ export class ChangeLog {
     let chunk = FIRST_CHUNK_ROWS;
     for (let at = after, left = limit; left > 0;) {
       const wanted = Math.min(chunk, left);
-      const rows = this.range.all(BigInt(at), BigInt(to), BigInt(wanted));
+      const entries = this.entries.read(at, to, wanted);
       let bytes = 0;
-      for (const row of rows) {
-        bytes += bytesOf(row);
-        yield this.change(row);
+      for (const entry of entries) {
+        bytes += bytesOf(entry.values);
+        yield this.change(entry);
       }
-      if (rows.length < wanted) return;
-      at = Number(rows.at(-1)![0]);
-      left -= rows.length;
-      chunk = Math.max(1, Math.min(CHUNK_ROWS, 4 * chunk, Math.floor(CHUNK_BYTES * rows.length / (bytes + 1))));
+      if (entries.length < wanted) return;
+      at = entries.at(-1)!.seq;
+      left -= entries.length;
+      chunk = Math.max(1, Math.min(CHUNK_ROWS, 4 * chunk, Math.floor(CHUNK_BYTES * entries.length / (bytes + 1))));
     }
   }
 
@@ -86,21 +78,18 @@ export class ChangeLog {
     this.deleteStamped.run(BigInt(seq), stamp);
   }
 
-  private change(row: Row): Change {
-    const op = Number(row[1]) as Op;
-    const values = op === OP_DELETE ? this.keyOf(row) : readExact(row, FIRST_VALUE, this.count, this.encoding);
-    return { op, seq: Number(row[0]), stamp: row[2] as bigint, values };
-  }
-
-  private keyOf(row: Row): SqlValue[] {
-    const all = readExact(row, FIRST_VALUE, this.count, this.encoding);
-    return this.shape.key.map((place) => all[place]!);
+  private change(entry: StoredEntry): Change {
+    if (entry.op !== OP_DELETE) return entry;
+    return { ...entry, values: this.shape.key.map((place) => entry.values[place]!) };
   }
 }
 
-function bytesOf(row: Row): number {
-  let bytes = 8 * row.length;
-  for (const value of row) if (value instanceof Uint8Array) bytes += value.length;
+function bytesOf(values: readonly SqlValue[]): number {
+  let bytes = 8 * values.length;
+  for (const value of values) {
+    if (value instanceof Uint8Array) bytes += value.length;
+    else if (value instanceof SqlText) bytes += value.bytes.length;
+  }
   return bytes;
 }
 
