@@ -43,9 +43,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   brokerRestart(world) {
     if (!world.broker.up) return;
     world.counters.add("broker restarts");
-    world.broker.up = false;
-    for (const node of world.nodes) node.alive?.link?.brokerEnded();
-    world.time.after(world.random.pick([10, 500, 10_000]), () => brokerIsBack(world));
+    brokerRestarts(world);
   },
   busy(_world, node) {
     node.fault = { commit: true, message: "database is locked" };
@@ -61,11 +59,40 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     if (node.application.holding || !node.isInstalled) return;
     const path = world.path(`${node.name}.copy${world.next()}`);
     node.file.copyTo(path);
-    node.copies.push({ path, ahead: node.ahead });
+    node.copies.push({ path, ahead: node.ahead, changes: node.changes });
+  },
+  loseTail(world) {
+    const stream = world.random.pick(world.broker.streams);
+    if (!world.broker.up) return;
+    world.counters.add("tails of a stream lost");
+    brokerRestarts(world);
+    stream.loseTail(1 + world.random.below(6));
+  },
+  purge(world) {
+    const stream = world.random.pick(world.broker.streams);
+    world.counters.add("streams purged");
+    stream.purge(world.random.below(2) === 0 ? stream.messages.length : world.random.below(stream.messages.length + 1));
+  },
+  change(world, node) {
+    const sql = world.setting.later[node.changes];
+    if (sql !== undefined && node.isInstalled && node.application.change(sql)) node.changes++;
+  },
+  twin(world, node) {
+    if (!node.alive?.started || node.application.holding || !world.broker.leases.has(node.alive.running.id)) return;
+    world.counters.add("copies started as they are");
+    const path = world.path(`twin${world.next()}.db`);
+    node.file.copyTo(path);
+    world.addTwin(path);
   },
   travel,
   clone,
 };
+
+function brokerRestarts(world: World): void {
+  world.broker.up = false;
+  for (const node of [...world.nodes, ...world.twins]) node.alive?.link?.brokerEnded();
+  world.time.after(world.random.pick([10, 500, 10_000]), () => brokerIsBack(world));
+}
 
 /** Does the next thing. @returns its name */
 export async function act(world: World): Promise<string> {
@@ -95,7 +122,7 @@ export function setAway(node: SimulatedNode, away: boolean): void {
 export function brokerIsBack(world: World): void {
   if (world.broker.up) return;
   world.broker.up = true;
-  for (const node of world.nodes) node.alive?.link?.comeBack();
+  for (const node of [...world.nodes, ...world.twins]) node.alive?.link?.comeBack();
 }
 
 /** The file is put back to an older copy: while Marmot is down, under it as a new file, or in place. */
@@ -111,6 +138,7 @@ async function travel(world: World, node: SimulatedNode): Promise<void> {
   if (way === 2) await node.file.restoreFrom(copy.path);
   else node.file.replaceBy(copy.path);
   node.ahead = copy.ahead;
+  node.changes = copy.changes;
   node.wentBack = true;
   node.must = new Set(node.file.pending().map(({ stamp }) => stamp));
   node.endClones.abort(new Error("the source went back"));

@@ -9,7 +9,7 @@ export interface StatementFault {
   readonly message: string;
 }
 
-const REFUSED = /constraint failed|datatype mismatch|cannot store/;
+const REFUSED = /constraint failed|datatype mismatch|cannot store|trigger recursion/;
 const LOCKED = /database (table )?is locked|database schema is locked/;
 
 export class Application {
@@ -60,6 +60,21 @@ export class Application {
         this.giveUp(error);
       }
     });
+  }
+
+  /** A change of the schema. */
+  change(sql: string): boolean {
+    if (this.holding) return false;
+    try {
+      this.node.file.app.exec(sql);
+      this.node.world.counters.add("changes of a schema");
+      this.node.changed = true;
+      this.node.alive?.fileChanged(false);
+      return true;
+    } catch (error) {
+      this.giveUp(error);
+      return false;
+    }
   }
 
   /** The file is replaced: the transaction that was open is gone with it. */

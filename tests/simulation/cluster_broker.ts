@@ -84,9 +84,6 @@ export function digestOf(data: Uint8Array): string {
 export interface LeaseHolder {
   readonly holder: string;
   readonly nonce: string;
-  /** does it renew the lease? */
-  alive(): boolean;
-  lose(): void;
 }
 
 export class ClusterBroker {

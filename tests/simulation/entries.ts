@@ -18,9 +18,24 @@ export interface Entry {
 
 export class Entries {
   private readonly byStamp = new Map<string, Entry>();
+  private readonly sent = new Set<string>();
+  private readonly expected = new Set<string>();
+
+  /** Marmot's own statement logs a row with this stamp. */
+  expect(stamp: string): void {
+    this.expected.add(stamp);
+  }
+
+  isExpected(stamp: string): boolean {
+    return this.expected.has(stamp);
+  }
 
   has(stamp: string): boolean {
     return this.byStamp.has(stamp);
+  }
+
+  hasTravelled(stamp: string): boolean {
+    return this.sent.has(stamp);
   }
 
   of(stamp: string): Entry {
@@ -37,6 +52,7 @@ export class Entries {
   /** An entry as a message carries it. */
   travelled(stamp: string, op: number, columns: readonly string[], values: readonly string[]): Entry {
     const entry = this.byStamp.get(stamp);
+    this.sent.add(stamp);
     if (entry === undefined) throw new Violation("I5: a message holds an entry that no application made");
     const as = (names: readonly string[], some: readonly string[]) =>
       names.map((name, i) => `${name}=${some[i]}`).sort();

@@ -13,7 +13,7 @@ export interface FileOptions {
   readonly tables: readonly TableSpec[];
   readonly shards: number;
   readonly law: StreamLaw;
-  readonly foreignKeys: boolean;
+  readonly pragmas: string;
   /** of the stamps that the application's triggers give */
   readonly stamp: () => bigint;
 }
@@ -37,10 +37,9 @@ export class NodeFile {
   }
 
   open(): void {
-    const { path, wal, foreignKeys, stamp } = this.options;
-    const settings = { enableForeignKeyConstraints: foreignKeys, enableDoubleQuotedStringLiterals: true };
-    this.app = new DatabaseSync(path, settings);
-    this.app.exec(`PRAGMA journal_mode = ${wal ? "WAL" : "MEMORY"}; PRAGMA synchronous = OFF`);
+    const { path, wal, pragmas, stamp } = this.options;
+    this.app = new DatabaseSync(path);
+    this.app.exec(`PRAGMA journal_mode = ${wal ? "WAL" : "MEMORY"}; PRAGMA synchronous = OFF; ${pragmas}`);
     this.app.function("random", stamp);
     this.reader = new DatabaseSync(path);
   }

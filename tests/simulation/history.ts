@@ -79,6 +79,7 @@ async function begin(world: World): Promise<void> {
 /** All faults are over; what is still on its way arrives, or not. */
 async function end(world: World): Promise<void> {
   world.ending = true;
+  for (const twin of world.twins) twin.kill();
   brokerIsBack(world);
   for (const node of world.nodes) {
     Object.assign(node.weather, { lost: 0, answerLost: 0, late: 0, doubled: 0 });

@@ -237,14 +237,8 @@ export class Link implements Broker {
     const conflict = () => new MarmotError(`Cannot run as node ${nodeId}: another does.`, EXIT.conflict);
     return this.registered(() => {
       const held = leases.get(nodeId);
-      if (held !== undefined && held.holder !== holder && held.alive()) throw conflict();
-      if (held?.holder !== holder) held?.lose();
-      const mine = {
-        holder,
-        nonce,
-        alive: () => !this.options.isDead() && this.reachable,
-        lose: () => this.deliver(() => lost.abort(conflict())),
-      };
+      if (held !== undefined && held.holder !== holder) throw conflict();
+      const mine = { holder, nonce };
       leases.set(nodeId, mine);
       const release = () => {
         if (leases.get(nodeId) === mine) leases.delete(nodeId);

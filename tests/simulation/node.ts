@@ -12,6 +12,7 @@ import type { World } from "./world.ts";
 export interface Copy {
   readonly path: string;
   readonly ahead: ReadonlySet<string>;
+  readonly changes: number;
 }
 
 export class SimulatedNode {
@@ -36,6 +37,12 @@ export class SimulatedNode {
   private installed = false;
   readonly weather: Weather;
   readonly speed: Speed;
+  /** how many of the later changes of the schema it has */
+  changes = 0;
+  /** Marmot has logged rows anew: entries that were there are gone with it */
+  logged = false;
+  /** a copy of another node's file, started as it is: it must not come to life */
+  isTwin = false;
   /** what is in the way of the next statements */
   fault: StatementFault | undefined;
 
@@ -47,7 +54,7 @@ export class SimulatedNode {
       tables: setting.tables,
       shards: world.shards,
       law: world.law,
-      foreignKeys: setting.foreignKeys,
+      pragmas: setting.pragmas,
       stamp: () => world.stamp(),
     });
     this.application = new Application(this);
@@ -117,12 +124,12 @@ export class SimulatedNode {
     this.alive?.fileChanged(true);
   }
 
-  /** Stamps that Marmot's connection gives are odd: nothing but its own statements may log something there (I5). */
+  /** Stamps that Marmot's connection gives: only where its own statements log something (I5). */
   marmotStamp(sql: string): bigint {
-    if (!sql.startsWith(`INSERT INTO "__marmot__`)) {
-      this.world.violated(new Violation(`I5: ${this.name} captured what Marmot wrote: ${sql}`));
-    }
-    return this.world.stamp() | 1n;
+    const stamp = this.world.stamp();
+    if (sql.startsWith(`INSERT INTO "__marmot__`)) this.world.entries.expect(String(stamp));
+    else this.world.violated(new Violation(`I5: ${this.name} captured what Marmot wrote: ${sql}`));
+    return stamp;
   }
 
   said(level: string, message: string, fields: LogFields): void {
@@ -130,6 +137,7 @@ export class SimulatedNode {
       this.name,
       () => `${level} ${message} ${JSON.stringify(fields, (_, v) => typeof v === "bigint" ? `${v}` : v)}`,
     );
+    if (message === "capture triggers were put last again") this.logged = true;
     if (level === "error" && fields.problem === "other") {
       this.world.violated(new Violation(`${this.name} ${message}: ${fields.reason} ${fields.stack}`));
     }

@@ -5,7 +5,6 @@ import { BrokerUnreachableError, EXIT, MarmotError } from "../../src/errors.ts";
 import { type NodeOptions, RunningNode } from "../../src/marmot.ts";
 import { lockPlace, type NodePlace, type PlaceLock } from "../../src/place.ts";
 import type { Log, LogFields, Runtime } from "../../src/runtime.ts";
-import { sqliteProblem } from "../../src/sqlite/connection.ts";
 import type { Watcher } from "../../src/watcher.ts";
 import { Killed, surrounded } from "./connection.ts";
 import { Link, type Weather } from "./link.ts";
@@ -55,8 +54,6 @@ export class SimulatedProcess {
   dead = false;
   running: Running;
   link: Link | undefined;
-  /** it ended by itself */
-  failure: MarmotError | undefined;
   started = false;
   /** until this many more statements and waits */
   fuse: number | undefined;
@@ -90,6 +87,7 @@ export class SimulatedProcess {
       if (this.dead) return;
       this.started = true;
       this.end(await this.running.failed);
+      this.kill();
     } catch (error) {
       if (this.dead) return;
       this.end(error);
@@ -100,9 +98,10 @@ export class SimulatedProcess {
 
   private end(error: unknown): void {
     if (this.dead) return;
-    if (error instanceof MarmotError && error.exitCode !== EXIT.failure) this.failure = error;
-    else if (sqliteProblem(error) === "full") this.failure = new MarmotError("The disk is full.", EXIT.database);
-    else this.options.node.world.violated(new Violation(`a process ended: ${detail(error)}`));
+    const { node } = this.options;
+    const conflict = error instanceof MarmotError && error.exitCode === EXIT.conflict;
+    if (conflict && node.isTwin) node.world.counters.add("copies that stopped by name");
+    else node.world.violated(new Violation(`a process ended: ${detail(error)}`));
   }
 
   /** As kill -9: its connections are gone, what it waits for never comes, and what it sent may still arrive. */

@@ -125,25 +125,21 @@ export function drawTable(name: string, random: Random): TableSpec {
   };
 }
 
-/** Its two rows are always written together: readers must never see them differ. */
-export const PAIR: TableSpec = {
-  name: "pair",
-  sql: ["CREATE TABLE pair(id INTEGER PRIMARY KEY, n)"],
-  columns: ["id", "n"],
-  key: ["id"],
-  keyCollate: "",
-  value: (_column, random) => few(random),
-};
+/** A table with the columns id, v and w. */
+export function simpleTable(name: string, sql: string, values: Values, keys: Values = some): TableSpec {
+  const value = (column: string, random: Random) => column === "id" ? keys(random) : values(random);
+  return { name, sql: [sql], columns: ["id", "v", "w"], key: ["id"], keyCollate: "", value };
+}
 
+function twoColumns(name: string, type: string): TableSpec {
+  const sql = [`CREATE TABLE ${name}(id ${type}, n)`];
+  return { name, sql, columns: ["id", "n"], key: ["id"], keyCollate: "", value: (_column, random) => few(random) };
+}
+
+/** Its two rows are always written together: readers must never see them differ. */
+export const PAIR = twoColumns("pair", "INTEGER PRIMARY KEY");
 /** Each row is made once and never changed; a trigger notes it in `audit`, which is not replicated. */
-export const LEDGER: TableSpec = {
-  name: "ledger",
-  sql: ["CREATE TABLE ledger(id TEXT PRIMARY KEY NOT NULL, n)"],
-  columns: ["id", "n"],
-  key: ["id"],
-  keyCollate: "",
-  value: (_column, random) => few(random),
-};
+export const LEDGER = twoColumns("ledger", "TEXT PRIMARY KEY NOT NULL");
 
 export const AUDIT = [
   "CREATE TABLE audit(what)",

@@ -33,6 +33,7 @@ export class World {
   readonly law = new StreamLaw(this.entries);
   readonly broker: ClusterBroker;
   readonly nodes: SimulatedNode[] = [];
+  readonly twins: SimulatedNode[] = [];
   /** all nodes have started */
   begun = false;
   /** all faults are over, and nobody writes */
@@ -81,14 +82,21 @@ export class World {
     return node;
   }
 
+  /** Somebody copies a node's file, and starts a Marmot on the copy. */
+  addTwin(path: string): void {
+    const twin = new SimulatedNode(this, "twin", path);
+    twin.isTwin = true;
+    this.twins.push(twin);
+    twin.start();
+  }
+
   next(): number {
     return ++this.count;
   }
 
-  /** Random, and even: those that Marmot's own connections give are odd. */
   stamp(): bigint {
     const half = () => BigInt(Math.floor(this.random.next() * 2 ** 32));
-    return BigInt.asIntN(64, (half() << 32n) | half()) & ~1n;
+    return BigInt.asIntN(64, (half() << 32n) | half());
   }
 
   violated(error: unknown): void {
@@ -137,6 +145,6 @@ export class World {
 
   close(): void {
     this.closed = true;
-    for (const node of this.nodes) node.close();
+    for (const node of [...this.nodes, ...this.twins]) node.close();
   }
 }
