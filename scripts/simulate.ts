@@ -3,6 +3,7 @@
  *
  *     deno task simulate --seeds N [--seed FIRST] [--jobs J] [--out FILE]     N histories, other ones each time without --seed
  *     deno task simulate --seed S [--steps K] [--trace]                       one history, or the first K actions of it
+ *     deno task simulate --mutants [--only NAME] [--out FILE]                 breaks each rule in turn, and sees how soon it shows
  *
  * A history that breaks a promise is printed with the fewest actions that still break it, and how to see them.
  */
@@ -15,12 +16,16 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Counters } from "../tests/simulation/counters.ts";
 import { runHistory } from "../tests/simulation/history.ts";
+import { MUTANTS } from "../tests/simulation/mutants.ts";
+import { type Found, hunt } from "../tests/simulation/mutation.ts";
 
 const DEFAULT_SEEDS = 1_000;
 const SEED_LIMIT = 2 ** 31;
 /** Failures that are looked at closely */
 const SHORTENED = 3;
 const PROGRESS_MS = 10_000;
+/** Each mutant must be found within these */
+const MUTANT_SEEDS = 2_000;
 
 interface SeedReport {
   readonly seed: number;
@@ -42,11 +47,17 @@ async function main(): Promise<number> {
       out: { type: "string" },
       trace: { type: "boolean" },
       digests: { type: "boolean" },
+      mutants: { type: "boolean" },
+      only: { type: "string" },
+      /** stops at a history that fails, and prints it as JSON */
+      "first-failure": { type: "boolean" },
       /** a part of a run: every so many seeds, as lines of JSON */
       part: { type: "string" },
     },
   });
   const first = values.seed === undefined ? Date.now() % SEED_LIMIT : Number(values.seed);
+  if (values.mutants) return await huntMutants(first, { only: values.only, out: values.out, jobs: values.jobs });
+  if (values["first-failure"]) return await runUntilFailure(first, Number(values.seeds));
   if (values.part !== undefined) return await runPart(first, Number(values.seeds), Number(values.part));
   if (values.seed !== undefined && values.seeds === undefined) {
     return await runOne(first, values.steps === undefined ? undefined : Number(values.steps), values.trace ?? false);
@@ -74,6 +85,41 @@ async function runPart(first: number, seeds: number, stride: number): Promise<nu
   return 0;
 }
 
+async function runUntilFailure(first: number, seeds: number): Promise<number> {
+  for (let seed = first; seed < first + seeds; seed++) {
+    const { failure } = await runHistory({ seed });
+    if (failure === undefined) continue;
+    print(JSON.stringify({ seed, failure }));
+    return 1;
+  }
+  return 0;
+}
+
+async function huntMutants(
+  first: number,
+  { only, out, jobs }: { only: string | undefined; out: string | undefined; jobs: string | undefined },
+): Promise<number> {
+  const waiting = MUTANTS.filter(({ name }) => only === undefined || name.includes(only));
+  print(`${waiting.length} mutants, histories from seed ${first} on`);
+  const found: Found[] = [];
+  const hunter = async () => {
+    for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
+      const result = await hunt(mutant, first, MUTANT_SEEDS);
+      found.push(result);
+      print(`${result.name}: ${result.histories ?? "NOT FOUND"} (${result.seconds} s) ${result.shown}`);
+    }
+  };
+  await Promise.all(Array.from({ length: Number(jobs ?? cpus().length) }, hunter));
+  const missed = found.filter(({ histories }) => histories === undefined);
+  print(`${found.length - missed.length} of ${found.length} mutants were found`);
+  if (out !== undefined) {
+    const order = MUTANTS.map(({ name }) => name);
+    found.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+    writeFileSync(out, `${JSON.stringify({ firstSeed: first, mutants: found }, undefined, 2)}\n`);
+  }
+  return missed.length === 0 ? 0 : 1;
+}
+
 async function runMany(
   first: number,
   seeds: number,
@@ -90,7 +136,10 @@ async function runMany(
     done++;
     counters.merge(report.counters);
     if (digests) print(`${report.seed} ${report.digest}`);
-    if (report.failure !== undefined) failures.push(report);
+    if (report.failure !== undefined) {
+      failures.push(report);
+      print(`seed ${report.seed} fails: ${report.failure.split("\n")[0]}`);
+    }
     if (performance.now() - saidAt > PROGRESS_MS) {
       saidAt = performance.now();
       print(`${done} of ${seeds}, ${failures.length} failed`);
@@ -127,7 +176,10 @@ function runChild(first: number, seeds: number, stride: number, take: (report: S
   createInterface({ input: child.stdout }).on("line", (line) => take(JSON.parse(line)));
   return new Promise((resolve, reject) => {
     child.once("error", reject);
-    child.once("close", () => resolve());
+    child.once(
+      "close",
+      (code) => code === 0 ? resolve() : reject(new Error(`a part of the run ended with code ${code}`)),
+    );
   });
 }
 

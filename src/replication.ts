@@ -76,6 +76,8 @@ export class Replication {
   private applyAfter = 0;
   private parkedAfter = 0;
   private parkedWanted = true;
+  /** the cluster has answered where tables go: capture must be told, in a step that may be tried again */
+  private placed = false;
   private readonly statusFile: StatusFile;
   private readonly settling = new Settling();
   private readonly noted = new Set<string>();
@@ -129,6 +131,7 @@ export class Replication {
     if (this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!)) {
       for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
     }
+    this.placed = false;
   }
 
   /** The broker is there: streams are read and written from now on. */
@@ -306,6 +309,7 @@ export class Replication {
       this.place();
       return this.shards.length === 0 ? pause : PLACEMENT_RETRY_MS;
     }
+    if (this.placed) this.takeUp();
     for (const [shard, { publisher, subscriber }] of this.shards.entries()) {
       if (subscriber.stopped !== undefined) continue;
       const cursor = this.applier!.cursor(shard).sequence;
@@ -329,7 +333,7 @@ export class Replication {
   private place(): void {
     if (this.broker === undefined || !this.connected) return;
     this.placements.ask(this.broker.registry, this.installed!).then(
-      (answered) => answered && (this.takeUp(), this.alarm.ring()),
+      (answered) => answered && (this.placed = true, this.alarm.ring()),
       (error) => this.options.runtime.log.debug("placements are not known yet", { error: String(error) }),
     );
   }

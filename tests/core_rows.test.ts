@@ -132,19 +132,24 @@ test("a key that changes leaves no old row behind, by whichever name or statemen
   assert.deepEqual(b.rows("SELECT parent FROM child WHERE n = 2"), [["c"]]);
 });
 
-test("a disk that is full for a moment parks no table", async () => {
-  let full = true;
-  const wrap = (db: Database): Database => ({
+/** The disk is full at the first statement that `hit` says yes to, as long as it says so. */
+function fullDisk(db: Database, hit: (sql: string) => boolean): Database {
+  return {
     path: db.path,
     prepare: (sql) => db.prepare(sql),
     exec(sql) {
-      if (full && sql.startsWith("CREATE TABLE temp.")) throw new Error("database or disk is full");
+      if (hit(sql)) throw new Error("database or disk is full");
       db.exec(sql);
     },
     setAuthorizer: (authorizer) => db.setAuthorizer(authorizer),
     function: (name, options, implementation) => db.function(name, options, implementation),
     close: () => db.close(),
-  });
+  };
+}
+
+test("a disk that is full for a moment parks no table", async () => {
+  let full = true;
+  const wrap = (db: Database) => fullDisk(db, (sql) => full && sql.startsWith("CREATE TABLE temp."));
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)", { wrap });
   pair.a.run("INSERT INTO t VALUES (1, 'a')");
   await assert.rejects(pair.converged("t"), /disk is full/);
@@ -152,4 +157,21 @@ test("a disk that is full for a moment parks no table", async () => {
   await pair.converged("t");
   assert.deepEqual(pair.b.node.notices, []);
   assert.equal(pair.b.rows("SELECT * FROM t").length, 1);
+});
+
+test("a disk that is full for a moment lets no trigger take effect twice", async () => {
+  for (let left = 0; left < 2; left++) {
+    let guards = -1;
+    const wrap = (db: Database) =>
+      fullDisk(db, (sql) => /^CREATE TEMP TRIGGER "marmot_guard/.test(sql) && ++guards === left);
+    await using pair = await corePair(
+      `CREATE TABLE a(id INTEGER PRIMARY KEY, v); CREATE TABLE b(id INTEGER PRIMARY KEY, n); INSERT INTO b VALUES (1, 0);
+      CREATE TRIGGER counts AFTER INSERT ON a BEGIN UPDATE b SET n = n + 1; END`,
+      { wrap },
+    );
+    pair.a.run("INSERT INTO a VALUES (1, 1)");
+    await assert.rejects(pair.converged("a", "b"), /disk is full/);
+    await pair.converged("a", "b");
+    assert.deepEqual(pair.b.rows("SELECT n FROM b"), [[1]]);
+  }
 });

@@ -225,6 +225,7 @@ export class TriggerPolicy {
     silenced: boolean,
   ): number | undefined {
     const body = [...steps, `SELECT ${NESTED}()`].join("; ");
+    this.db.exec(`DROP TRIGGER IF EXISTS temp.${COUNTED}`);
     this.db.exec(`CREATE TEMP TRIGGER ${COUNTED} ${head} BEGIN ${body}; END`);
     try {
       let selects: number | undefined;
@@ -244,13 +245,16 @@ export class TriggerPolicy {
   private guard(folded: string): void {
     const table = this.captured.get(folded);
     if (table === undefined || this.guarded.has(folded)) return;
-    this.guarded.add(folded);
     for (const event of ["UPDATE", "DELETE"]) {
+      const name = id(`${GUARD}${event}_${table.name}`);
+      // an earlier try may have ended between the two
+      this.db.exec(`DROP TRIGGER IF EXISTS temp.${name}`);
       this.db.exec(
-        `CREATE TEMP TRIGGER ${id(`${GUARD}${event}_${table.name}`)} BEFORE ${event} ON main.${id(table.name)} ` +
+        `CREATE TEMP TRIGGER ${name} BEFORE ${event} ON main.${id(table.name)} ` +
           `WHEN ${NESTED}() BEGIN SELECT RAISE(IGNORE); END`,
       );
     }
+    this.guarded.add(folded);
   }
 
   private dropGuards(): void {

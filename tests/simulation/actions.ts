@@ -45,11 +45,12 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     world.counters.add("broker restarts");
     brokerRestarts(world);
   },
-  busy(_world, node) {
-    node.fault = { commit: true, message: "database is locked" };
+  busy({ random }, node) {
+    const kind = random.pick(["commit", "any"] as const);
+    node.fault = { kind, after: kind === "any" ? random.below(200) : 0, message: "database is locked" };
   },
   full({ random }, node) {
-    node.fault = { commit: random.below(2) === 0, message: "database or disk is full" };
+    node.fault = { kind: random.pick(["commit", "write"]), after: 0, message: "database or disk is full" };
   },
   jump({ random, counters }, node) {
     counters.add("clock jumps");

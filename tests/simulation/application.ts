@@ -3,9 +3,11 @@ import type { Random } from "../support/random.ts";
 import type { SimulatedNode } from "./node.ts";
 import type { TableSpec } from "./tables.ts";
 
-/** A failure of the next statement that writes, or of the next COMMIT. */
+/** A failure of a statement of Marmot's. */
 export interface StatementFault {
-  readonly commit: boolean;
+  /** the next COMMIT, the next that writes, or the next that is compiled or executed at all, after so many others */
+  readonly kind: "commit" | "write" | "any";
+  after: number;
   readonly message: string;
 }
 

@@ -12,8 +12,8 @@ export function atRest(world: World): string | undefined {
     const unrest = unrestOf(world, node, cutOff);
     if (unrest !== undefined) return `${node.name}: ${unrest}`;
     if (!cutOff.includes(true)) whole.push(node);
-    else world.counters.add("nodes stopped by name");
   }
+  world.counters.add("nodes stopped by name", world.nodes.length - whole.length);
   allEqual(whole);
   for (const node of whole) fullTextAgrees(world, node);
   nothingLost(world, whole);

@@ -2,8 +2,10 @@
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { Random } from "../support/random.ts";
 import { act, brokerIsBack, drawPause, setAway } from "./actions.ts";
+import { Killed } from "./connection.ts";
 import type { Counters } from "./counters.ts";
 import { atRest } from "./end.ts";
 import { drawSetting } from "./setting.ts";
@@ -35,11 +37,17 @@ export interface HistoryResult {
   readonly failedAt: number;
 }
 
+/** Nobody waits for a promise of a killed process; that of a living one would end it. */
+let current: World | undefined;
+process.on("unhandledRejection", (error) => {
+  if (!(error instanceof Killed)) current?.violated(new Violation(`a process would end: ${(error as Error).stack}`));
+});
+
 export async function runHistory({ seed, steps, trace }: HistoryOptions): Promise<HistoryResult> {
   const random = new Random(seed);
   const setting = drawSetting(random);
   const folder = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "marmot-sim-"));
-  const world = new World(random, setting, folder, trace);
+  const world = current = new World(random, setting, folder, trace);
   let step = 0;
   let failure: string | undefined;
   try {

@@ -8,6 +8,7 @@ import { decodeFrame, decodeMessage } from "../../src/change_codec.ts";
 import type { Stored } from "./cluster_broker.ts";
 import type { Entries, Entry } from "./entries.ts";
 import { literal } from "./literals.ts";
+import { Violation } from "./violation.ts";
 
 interface Seen {
   readonly nonce: string;
@@ -36,6 +37,9 @@ const NOTHING: Accepted = { origin: "", seen: new Map(), parts: new Map(), entri
 export class StreamLaw {
   private readonly judged = new Map<Stored, Accepted>();
 
+  /** shard and transaction → the stamps of what it wrote there */
+  private readonly batches = new Map<string, string>();
+
   constructor(private readonly entries: Entries) {}
 
   of(stored: Stored | undefined): Accepted {
@@ -48,7 +52,7 @@ export class StreamLaw {
     return before;
   }
 
-  private judge({ data }: Stored, before: Accepted): Accepted {
+  private judge({ shard, data }: Stored, before: Accepted): Accepted {
     const { origin, nonce, epoch, number, last, continues, frame } = decodeMessage(data);
     const seen = before.seen.get(origin) ?? { nonce: "", epoch: 0, number: 0 };
     const higher = epoch > seen.epoch && number === 1;
@@ -59,7 +63,23 @@ export class StreamLaw {
     parts.delete(origin);
     if (!last) parts.set(origin, pieces);
     const entries = last ? this.entriesOf(pieces) : [];
+    this.requireWhole(shard, entries);
     return { origin, seen: new Map(before.seen).set(origin, { nonce, epoch, number }), parts, entries };
+  }
+
+  /** I4: what a transaction wrote on a shard is in one batch. */
+  private requireWhole(shard: number, entries: readonly Entry[]): void {
+    const batches = new Map<number, string>();
+    for (const { transaction, stamp } of entries) {
+      if (transaction > 0) batches.set(transaction, `${batches.get(transaction) ?? ""} ${stamp}`);
+    }
+    for (const [transaction, stamps] of batches) {
+      const key = `${shard} ${transaction}`;
+      if ((this.batches.get(key) ?? stamps) !== stamps) {
+        throw new Violation("I4: a transaction is in several batches");
+      }
+      this.batches.set(key, stamps);
+    }
   }
 
   private entriesOf(pieces: readonly Piece[]): Entry[] {

@@ -98,11 +98,11 @@ export class SimulatedNode {
   }
 
   /** Between Marmot's statements others write, hold locks, and disks are full. */
-  beforeStatement(sql: string): void {
+  beforeStatement(sql: string, executes: boolean): void {
     if (this.inside || this.world.ending || !this.world.begun) return;
     const { random, setting, counters } = this.world;
     // not while it only looks whether there is anything to do, or the two would keep each other going for ever
-    if (sql !== "PRAGMA main.data_version" && random.next() < setting.interleaved) {
+    if (executes && sql !== "PRAGMA main.data_version" && random.next() < setting.interleaved) {
       this.inside = true;
       try {
         this.application.write();
@@ -111,11 +111,9 @@ export class SimulatedNode {
       }
     }
     const trouble = this.fault;
-    if (trouble === undefined) return;
-    const hit = trouble.commit ? sql === "COMMIT" : /^(INSERT|UPDATE|DELETE|CREATE)/.test(sql);
-    if (!hit) return;
+    if (trouble === undefined || !hits(trouble, sql, executes) || trouble.after-- > 0) return;
     this.fault = undefined;
-    counters.add(trouble.message.includes("full") ? "disks full" : "locks at commit");
+    counters.add(trouble.message.includes("full") ? "disks full" : "locks in the way");
     throw new Error(trouble.message);
   }
 
@@ -147,4 +145,11 @@ export class SimulatedNode {
     this.process?.kill();
     this.file.close();
   }
+}
+
+/** An application that holds a lock is in the way of everything but the end of a transaction that failed. */
+function hits({ kind }: StatementFault, sql: string, executes: boolean): boolean {
+  if (kind === "commit") return sql === "COMMIT" && executes;
+  if (kind === "write") return executes && /^(INSERT|UPDATE|DELETE|CREATE)/.test(sql);
+  return sql !== "ROLLBACK" && sql !== "COMMIT";
 }

@@ -149,7 +149,7 @@ export class SimulatedProcess {
         this.point();
         this.spend(speed.statement);
         node.world.counters.add("statements");
-        if (executes) node.beforeStatement(sql);
+        node.beforeStatement(sql, executes);
       },
       committed: () => node.marmotCommitted(),
       random: (sql) => node.marmotStamp(sql),
