@@ -4,7 +4,7 @@
  *     deno task test [--deno | --bun | --program FILE] [--jobs N] [WORD…]
  *
  * With --program, Deno runs the tests that start a Marmot, and that program is the Marmot they start. A WORD picks the
- * files whose path contains it. JUnit reports go to .test-results/. The last line is `N passed, N failed`, with
+ * files whose path contains it. JUnit reports and totals go to .test-results/. The last line is `N passed, N failed`, with
  * `, N skipped` if any; the exit code is 0 only if tests ran and none failed.
  */
 import { spawn } from "node:child_process";
@@ -156,6 +156,7 @@ function endGroup(group: number): void {
 async function report(runtime: TestRuntime, results: readonly FileResult[]): Promise<void> {
   const cases = results.flatMap((result) => result.cases);
   const seconds = results.reduce((sum, result) => sum + result.seconds, 0);
+  await writeFile(join(RESULTS, `${runtime.name}.json`), JSON.stringify(total(cases)));
   await writeFile(join(RESULTS, `${runtime.name}.xml`), joinJUnit(runtime.name, results.map((result) => result.junit)));
   print();
   print(
