@@ -96,15 +96,16 @@ class App:
                 (i, i * 7919, *values(i, size), i / 8) for i in turns
             ]
         ids = list(turns)
-        if request["among"] is None:
-            random.Random(first).shuffle(ids)
-        else:
+        if request["among"] is not None:
             ids = random.Random(first).choices(range(first, first + request["among"]), k=count)
+        elif request["shuffled"]:
+            random.Random(first).shuffle(ids)
         if kind == "delete":
             return f"DELETE FROM {table} WHERE id = ?", [(i,) for i in ids]
-        # What is written differs from what is there: the text is that of another row, the number is new.
+        # In each turn another number, and the text of another row: SQLite writes nothing where nothing differs.
+        turn = request["turn"]
         return f"UPDATE {table} SET number = ?, name = ? WHERE id = ?", [
-            (i * 7919 + 1, values(i + 1, size)[0], i) for i in ids
+            (i * 7919 + turn, values(i + turn, size)[0], i) for i in ids
         ]
 
     def fill(self, request):
@@ -182,7 +183,7 @@ class App:
         last, seen = None, []
         statement = self.db.cursor()
         while clock() < limit:
-            value = statement.execute(sql).fetchone()[0]
+            value = statement.execute(sql).fetchall()[0][0]
             now = clock()
             if value is not None and value != last:
                 seen.append((value, now))
@@ -198,7 +199,7 @@ class App:
         limit = clock() + int(request["seconds"] * 1e9)
         while True:
             now = clock()
-            if list(self.db.execute(request["sql"]).fetchone()) == wanted:
+            if list(self.db.execute(request["sql"]).fetchall()[0]) == wanted:
                 return now
             if now > limit:
                 return None

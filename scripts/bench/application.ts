@@ -20,6 +20,10 @@ export interface Work {
   readonly table: string;
   /** of an update: pick the rows at random among so many; null updates each row once */
   readonly among: number | null;
+  /** of updates and deletes: in random order of the keys, so that each transaction touches as many pages as rows */
+  readonly shuffled: boolean;
+  /** of an update: what it writes differs from what it wrote in another turn, and from what was inserted */
+  readonly turn: number;
 }
 
 /** of commits, in nanoseconds */

@@ -1,6 +1,9 @@
 /** nats-server as a benchmark uses it: JetStream that syncs every message to disk, and its monitoring. */
 import { freePort, type NatsServer, startNatsServer } from "../../tests/support/nats.ts";
 
+/** Streams reserve what they may grow to, and 16 of them more than a disk has. */
+const STORE_LIMIT = "10TB";
+
 export interface Traffic {
   /** bytes that clients sent to the broker */
   readonly received: number;
@@ -18,7 +21,7 @@ export async function startBroker(folder: string): Promise<Broker> {
   const monitoring = await freePort();
   const config = [
     `http: "127.0.0.1:${monitoring}"`,
-    `jetstream {\n store_dir: ${JSON.stringify(folder)}\n sync_interval: always\n}`,
+    `jetstream {\n store_dir: ${JSON.stringify(folder)}\n max_file_store: ${STORE_LIMIT}\n sync_interval: always\n}`,
   ];
   const server = await startNatsServer({ jetstream: false, config: config.join("\n") });
   return { server, traffic: () => traffic(monitoring) };

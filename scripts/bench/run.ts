@@ -51,7 +51,17 @@ export function rate(rows: number, ns: number): number {
 }
 
 export function work(count: number, more: Partial<Work> = {}): Work {
-  return { kind: "insert", first: FIRST, count, size: ROW_SIZE, table: TABLE, among: null, ...more };
+  return {
+    kind: "insert",
+    first: FIRST,
+    count,
+    size: ROW_SIZE,
+    table: TABLE,
+    among: null,
+    shuffled: false,
+    turn: 1,
+    ...more,
+  };
 }
 
 /** Rows that updates and deletes need before they run. */

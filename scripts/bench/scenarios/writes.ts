@@ -29,6 +29,7 @@ interface Variant {
   readonly rows: number;
   readonly per: number;
   readonly kind?: Kind;
+  readonly shuffled?: boolean;
   readonly size?: number;
   readonly shards?: number;
   readonly nodes?: number;
@@ -72,9 +73,9 @@ async function measureVariant(scenario: string, variant: Variant, run: Run): Pro
 
 /** Bare SQLite is measured right before each of the two it is compared with, since the machine's speed drifts. */
 async function measureRound(result: Measurement, system: System, variant: Variant): Promise<void> {
-  const { per, nodes, shards, kind = "insert", size = ROW_SIZE } = variant;
-  const what = work(result.rows, { kind, size });
-  const bare = async () => rateOf(await writeBare(work(variant.rows, { kind, size }), per), variant.rows);
+  const { per, nodes, shards, kind = "insert", size = ROW_SIZE, shuffled = false } = variant;
+  const what = work(result.rows, { kind, size, shuffled });
+  const bare = async () => rateOf(await writeBare(work(variant.rows, { kind, size, shuffled }), per), variant.rows);
   const bareRate = await bare();
   await using cluster = await startCluster({ system, nodes, shards, prepare: (app) => prepare(app, what) });
   await warmUp(cluster);
@@ -87,7 +88,7 @@ async function measureRound(result: Measurement, system: System, variant: Varian
   const endToEnd = rate(what.count, last - written.started);
   await cluster.stopNodes();
   // The triggers are still there, and Marmot is not: the same kind of writes again.
-  const again = { ...what, first: what.first + (what.kind === "insert" ? what.count : 0) };
+  const again = { ...what, turn: 2, first: what.first + (what.kind === "insert" ? what.count : 0) };
   if (what.kind === "delete") await cluster.node(0).app.fill(what);
   const bareAgain = await bare();
   const captured = rateOf(await cluster.node(0).app.write(again, per, 2), what.count);
@@ -116,17 +117,24 @@ function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;
 }
 
-function byTransaction({ quick }: Run, kind: Kind = "insert"): Variant[] {
+function byTransaction({ quick }: Run): Variant[] {
   return [
-    { name: "transactions of 100", rows: quick ? QUICK_ROWS : ROWS, per: 100, kind },
-    { name: "single rows", rows: quick ? QUICK_SINGLE_ROWS : SINGLE_ROWS, per: 1, kind },
+    { name: "transactions of 100", rows: quick ? QUICK_ROWS : ROWS, per: 100 },
+    { name: "single rows", rows: quick ? QUICK_SINGLE_ROWS : SINGLE_ROWS, per: 1 },
   ];
+}
+
+/** In key order, and in random order, where a transaction of 100 rows writes 100 pages. */
+function byOrder(run: Run, kind: Kind): Variant[] {
+  const [hundred, single] = byTransaction(run).map((variant) => ({ ...variant, kind }));
+  if (hundred === undefined || single === undefined) return [];
+  return [hundred, { ...hundred, name: `${hundred.name}, random order`, shuffled: true }, single];
 }
 
 export const WRITES: readonly Scenario[] = [
   writes("insert", "New rows of about 90 bytes, two nodes.", (run) => byTransaction(run)),
-  writes("update", "Two of five columns of every row, in random order.", (run) => byTransaction(run, "update")),
-  writes("delete", "Every row, in random order.", (run) => byTransaction(run, "delete")),
+  writes("update", "Two of five columns of every row.", (run) => byOrder(run, "update")),
+  writes("delete", "Every row is deleted.", (run) => byOrder(run, "delete")),
   writes("size", "Larger rows, half text and half incompressible.", ({ quick }) => [
     { name: "1 KB, transactions of 100", rows: quick ? 10_000 : 50_000, per: 100, size: 1_000 },
     { name: "1 KB, single rows", rows: quick ? 3_000 : 20_000, per: 1, size: 1_000 },
