@@ -92,6 +92,7 @@ async function main(): Promise<void> {
     const report: Report = { scenario: name, about, rounds: run.rounds, quick: run.quick, ...around, results };
     await writeFile(join(out, `${name}.json`), `${JSON.stringify(report, null, 1)}\n`);
     process.stdout.write(`\n${speedTable(results)}\n${costTable(results)}\n`);
+    if (results.some(({ failures }) => failures.length > 0)) process.exitCode = 1;
     if (values.save) await saveReport(report);
   }
   if (values.save) await writeDocument();
@@ -112,7 +113,8 @@ async function check(record: boolean): Promise<void> {
   const found = collapsed(results, recorded);
   for (const line of found) say(`much slower than recorded: ${line}`);
   if (found.length === 0) say("no ratio to bare SQLite is less than half of what was recorded");
-  process.exitCode = found.length === 0 ? 0 : 1;
+  const failed = results.some(({ failures }) => failures.length > 0);
+  process.exitCode = found.length === 0 && !failed ? 0 : 1;
 }
 
 interface SystemOptions {

@@ -64,12 +64,15 @@ export interface Result {
   /** of each round */
   readonly figures: Readonly<Partial<Record<FigureName, readonly number[]>>>;
   readonly costs: readonly Cost[];
+  /** why a round gave no figures, for each that gave none */
+  readonly failures: readonly string[];
 }
 
 /** A result in the making. */
 export class Measurement implements Result {
   readonly figures: Partial<Record<FigureName, number[]>> = {};
   readonly costs: Cost[] = [];
+  readonly failures: string[] = [];
 
   constructor(
     readonly scenario: string,

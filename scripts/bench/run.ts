@@ -42,6 +42,28 @@ export interface Scenario {
   measure(run: Run): Promise<readonly Measurement[]>;
 }
 
+/** One result for each system, all systems in turn in each round. A system that fails in a round goes on in the next. */
+export async function measureInTurn(
+  run: Run,
+  resultOf: (system: System) => Measurement,
+  measure: (result: Measurement, system: System) => Promise<string>,
+): Promise<Measurement[]> {
+  const all = run.systems.map((system) => ({ system, result: resultOf(system) }));
+  for (let round = 1; round <= run.rounds; round++) {
+    for (const { system, result } of all) {
+      const head = `${result.scenario}, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}`;
+      try {
+        run.say(`${head}: ${await measure(result, system)}`);
+      } catch (error) {
+        const message = error instanceof Error ? error.message : String(error);
+        result.failures.push(message.split("\n")[0] ?? "");
+        run.say(`${head} FAILED: ${message}`);
+      }
+    }
+  }
+  return all.map(({ result }) => result);
+}
+
 export function seconds({ started, ended }: Written): number {
   return (ended - started) / NS_PER_SECOND;
 }

@@ -14,8 +14,8 @@ export function speedTable(results: readonly Result[]): string {
     return rate === undefined ? `${FIGURES[name].title}, ${unitShown(FIGURES[name].unit)}` : FIGURES[rate].title;
   });
   const withRows = results.some(({ rows }) => rows > 0);
-  const lines = results.map(({ variant, system, rows, figures }) => [
-    variant,
+  const lines = results.map(({ variant, system, rows, figures, failures }) => [
+    variant + (failures.length === 0 ? "" : ` (${failures.length} rounds failed: ${failures[0]})`),
     system,
     ...(withRows ? [count(rows)] : []),
     ...columns.map((name) => cell(name, figures)),

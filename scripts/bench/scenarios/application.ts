@@ -4,7 +4,7 @@ import { Application, type Spread } from "../application.ts";
 import { Database, type Node, startCluster } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
 import { Measurement } from "../results.ts";
-import { NS_PER_MS, NS_PER_SECOND, type Run, type Scenario, STATE, warmUp, work } from "../run.ts";
+import { measureInTurn, NS_PER_MS, NS_PER_SECOND, type Run, type Scenario, STATE, warmUp, work } from "../run.ts";
 import { tempFolder } from "../../../tests/support/tmp.ts";
 import type { System } from "../systems.ts";
 
@@ -32,18 +32,13 @@ export const APPLICATION: Scenario = {
   measure: async (run) => {
     const results: Measurement[] = [];
     for (const load of ["nobody", "the other node", "both nodes"] as const) {
-      const all = run.systems.map((system) => ({
-        system,
-        result: new Measurement("application", system.name, `at full speed: ${load}`, 0),
-      }));
-      for (let round = 1; round <= run.rounds; round++) {
-        for (const { system, result } of all) {
-          const bare = await measureBare(load, run);
-          result.add({ bareP50: bare.p50, bareP99: bare.p99, bareMax: bare.max });
-          await measureRound(result, system, load, run, round);
-        }
-      }
-      results.push(...all.map(({ result }) => result));
+      results.push(
+        ...await measureInTurn(
+          run,
+          (system) => new Measurement("application", system.name, `at full speed: ${load}`, 0),
+          (result, system) => measureRound(result, system, load, secondsOf(run)),
+        ),
+      );
     }
     return results;
   },
@@ -75,23 +70,18 @@ function fullSpeed(app: Application, first: number): () => Promise<number> {
 }
 
 /** The same on a database of its own; "the other node" is then nobody. */
-async function measureBare(load: Load, run: Run): Promise<{ p50: number; p99: number; max: number }> {
+async function measureBare(load: Load, seconds: number): Promise<{ p50: number; p99: number; max: number }> {
   await using folder = await tempFolder();
   await using database = await Database.make(folder.file("bare.db"));
   await using second = await Application.start(database.path);
   const stop = load === "both nodes" ? fullSpeed(database.app, FULL_SPEED_FIRST[0]) : undefined;
-  const { commits } = await second.paced(work(WATCHED_ROWS, { first: WATCHED_FIRST }), PAUSE_S, secondsOf(run));
+  const { commits } = await second.paced(work(WATCHED_ROWS, { first: WATCHED_FIRST }), PAUSE_S, seconds);
   await stop?.();
   return milliseconds(commits);
 }
 
-async function measureRound(
-  result: Measurement,
-  system: System,
-  load: Load,
-  run: Run,
-  round: number,
-): Promise<void> {
+async function measureRound(result: Measurement, system: System, load: Load, seconds: number): Promise<string> {
+  const bare = await measureBare(load, seconds);
   await using cluster = await startCluster({ system });
   await warmUp(cluster);
   const [a, b] = [cluster.node(0), cluster.node(1)];
@@ -103,10 +93,10 @@ async function measureRound(
     ...(load === "both nodes" ? [fullSpeed(b.app, FULL_SPEED_FIRST[1])] : []),
   ];
   const what = work(WATCHED_ROWS, { first: WATCHED_FIRST });
-  const { commits } = await watched.paced(what, PAUSE_S, secondsOf(run));
+  const { commits } = await watched.paced(what, PAUSE_S, seconds);
   const again = work(WATCHED_ROWS, { first: WATCHED_FIRST + WATCHED_ROWS });
   // An application that upgrades has to lose against its own full-speed neighbour, so that load tells nothing.
-  const upgrades = load === "both nodes" ? undefined : await upgrader.upgrading(again, PAUSE_S, secondsOf(run));
+  const upgrades = load === "both nodes" ? undefined : await upgrader.upgrading(again, PAUSE_S, seconds);
   const written = await Promise.all(stops.map((stop) => stop()));
   await cluster.drained();
   // Drained means that the own changes are back; those of the other node may still be on their way.
@@ -114,13 +104,11 @@ async function measureRound(
   const rows = written.reduce((sum, count) => sum + count, commits.count + (upgrades?.done ?? 0));
   result.costs.push(await stopMeter(rows));
   const { p50, p99, max } = milliseconds(commits);
+  result.add({ bareP50: bare.p50, bareP99: bare.p99, bareMax: bare.max });
   result.add({ commitP50: p50, commitP99: p99, commitMax: max });
   if (upgrades !== undefined) result.add({ busy: upgrades.busy / upgrades.done });
-  run.say(
-    `application, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: commits p50 ${p50.toFixed(2)}, ` +
-      `p99 ${p99.toFixed(2)}, max ${max.toFixed(1)} ms` +
-      (upgrades === undefined ? "" : `, busy ${upgrades.busy} of ${upgrades.done}`),
-  );
+  return `commits p50 ${p50.toFixed(2)}, p99 ${p99.toFixed(2)}, max ${max.toFixed(1)} ms` +
+    (upgrades === undefined ? "" : `, busy ${upgrades.busy} of ${upgrades.done}`);
 }
 
 /** Waits until both have the same rows. */

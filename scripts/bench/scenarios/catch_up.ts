@@ -2,7 +2,19 @@
 import { type Cluster, startCluster, TABLE } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
 import { Measurement } from "../results.ts";
-import { arrived, NS_PER_MS, rate, type Run, type Scenario, seconds, STATE, warmUp, work, writeBare } from "../run.ts";
+import {
+  arrived,
+  measureInTurn,
+  NS_PER_MS,
+  rate,
+  type Run,
+  type Scenario,
+  seconds,
+  STATE,
+  warmUp,
+  work,
+  writeBare,
+} from "../run.ts";
 import type { System } from "../systems.ts";
 
 const PER_TRANSACTION = 100;
@@ -39,26 +51,20 @@ async function measureAll(
   const results: Measurement[] = [];
   for (const away of aways) {
     for (const size of sizes) {
-      const all = run.systems.map((system) => {
-        const rows = Math.round(size * system.share);
-        return { system, result: new Measurement(scenario, system.name, `${away} away, ${size} rows`, rows) };
-      });
-      for (let round = 1; round <= run.rounds; round++) {
-        for (const { system, result } of all) await measureRound(result, system, away, run, round);
-      }
-      results.push(...all.map(({ result }) => result));
+      const variant = `${away} away, ${size} rows`;
+      results.push(
+        ...await measureInTurn(
+          run,
+          (system) => new Measurement(scenario, system.name, variant, Math.round(size * system.share)),
+          (result, system) => measureRound(result, system, away),
+        ),
+      );
     }
   }
   return results;
 }
 
-async function measureRound(
-  result: Measurement,
-  system: System,
-  away: Away,
-  run: Run,
-  round: number,
-): Promise<void> {
+async function measureRound(result: Measurement, system: System, away: Away): Promise<string> {
   const rows = result.rows;
   const bareRows = Math.min(rows, 200_000);
   const bare = bareRows / seconds(await writeBare(work(bareRows), PER_TRANSACTION));
@@ -81,14 +87,11 @@ async function measureRound(
   result.costs.push(await stopMeter(rows));
   // The value that was there before is the first one seen.
   const [begun, end] = [seen.find(([id]) => id >= first), seen.at(-1)];
-  if (begun === undefined || end === undefined) return;
+  if (begun === undefined || end === undefined) throw new Error("no row was ever seen");
   const catchUp = end[1] === begun[1] ? rate(rows, end[1] - back) : rate(end[0] - begun[0], end[1] - begun[1]);
   const figures = { bare, catchUp, catchUpRatio: catchUp / bare, start: (begun[1] - back) / NS_PER_MS };
   result.add({ ...figures, all: (end[1] - back) / NS_PER_MS });
-  run.say(
-    `${result.scenario}, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: ` +
-      `${Math.round(catchUp)} rows/s after ${figures.start.toFixed(0)} ms`,
-  );
+  return `${Math.round(catchUp)} rows/s after ${figures.start.toFixed(0)} ms`;
 }
 
 async function leave({ nodes, broker }: Cluster, away: Away): Promise<void> {

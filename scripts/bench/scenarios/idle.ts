@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SCHEMA, startCluster, TABLES } from "../cluster.ts";
 import { fineCpuSeconds, memoryOf } from "../processes.ts";
 import { Measurement } from "../results.ts";
-import { NS_PER_MS, NS_PER_SECOND, type Run, type Scenario } from "../run.ts";
+import { measureInTurn, NS_PER_MS, NS_PER_SECOND, type Scenario } from "../run.ts";
 import type { System } from "../systems.ts";
 
 const MANY_TABLES = 2_000;
@@ -20,14 +20,13 @@ export const IDLE: Scenario = {
   measure: async (run) => {
     const results: Measurement[] = [];
     for (const more of [0, MANY_TABLES]) {
-      const all = run.systems.map((system) => ({
-        system,
-        result: new Measurement("idle", system.name, `${TABLES + more} tables`, 0),
-      }));
-      for (let round = 1; round <= run.rounds; round++) {
-        for (const { system, result } of all) await measureRound(result, system, more, run, round);
-      }
-      results.push(...all.map(({ result }) => result));
+      results.push(
+        ...await measureInTurn(
+          run,
+          (system) => new Measurement("idle", system.name, `${TABLES + more} tables`, 0),
+          (result, system) => measureRound(result, system, more, run.quick ? QUICK_IDLE_MS : IDLE_MS),
+        ),
+      );
     }
     return results;
   },
@@ -37,15 +36,14 @@ async function measureRound(
   result: Measurement,
   system: System,
   more: number,
-  run: Run,
-  round: number,
-): Promise<void> {
+  idleMs: number,
+): Promise<string> {
   const tables = Array.from({ length: more }, (_, place) => `CREATE TABLE more_${place}(id TEXT PRIMARY KEY, v);`);
   await using cluster = await startCluster({ system, schema: SCHEMA + tables.join("\n") }, TABLES + more);
   await sleep(SETTLE_MS);
   const [a, b] = [cluster.node(0), cluster.node(1)];
   const before = [await a.app.now(), await fineCpuSeconds(a.pid), await fineCpuSeconds(b.pid)] as const;
-  await sleep(run.quick ? QUICK_IDLE_MS : IDLE_MS);
+  await sleep(idleMs);
   const after = [await a.app.now(), await fineCpuSeconds(a.pid), await fineCpuSeconds(b.pid)] as const;
   const elapsed = (after[0] - before[0]) / NS_PER_SECOND;
   const resident = (await memoryOf(a.pid)).resident;
@@ -58,10 +56,6 @@ async function measureRound(
   if (at === undefined) throw new Error("a node that was started again gets no changes");
   const cpu = (after[1] - before[1] + after[2] - before[2]) / 2 / elapsed;
   result.add({ idleCpu: cpu, resident, start: (at - asked) / NS_PER_MS });
-  run.say(
-    `idle, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: ${
-      (cpu * 100).toFixed(2)
-    } % of a core, ` +
-      `${resident.toFixed(0)} MB, start ${((at - asked) / NS_PER_MS).toFixed(0)} ms`,
-  );
+  return `${(cpu * 100).toFixed(2)} % of a core, ${resident.toFixed(0)} MB, ` +
+    `start ${((at - asked) / NS_PER_MS).toFixed(0)} ms`;
 }

@@ -2,7 +2,8 @@
 import { startCluster, TABLE } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
 import { Measurement, quantile } from "../results.ts";
-import { NS_PER_MS, type Run, type Scenario, warmUp, work } from "../run.ts";
+import { measureInTurn, NS_PER_MS, type Scenario, warmUp, work } from "../run.ts";
+import type { System } from "../systems.ts";
 
 const ROWS = 1_000;
 const QUICK_ROWS = 200;
@@ -16,19 +17,17 @@ const TIMEOUT_S = 600;
 export const LATENCY: Scenario = {
   name: "latency",
   about: "Single rows at random moments, 100 a second, on nodes that have nothing else to do.",
-  measure: async (run) => {
+  measure: (run) => {
     const rows = run.quick ? QUICK_ROWS : ROWS;
-    const results = run.systems.map((system) => new Measurement("latency", system.name, "100 rows a second", rows));
-    for (let round = 1; round <= run.rounds; round++) {
-      for (const result of results) await measureRound(result, run, round);
-    }
-    return results;
+    return measureInTurn(
+      run,
+      (system) => new Measurement("latency", system.name, "100 rows a second", rows),
+      measureRound,
+    );
   },
 };
 
-async function measureRound(result: Measurement, run: Run, round: number): Promise<void> {
-  const system = run.systems.find((found) => found.name === result.system);
-  if (system === undefined) return;
+async function measureRound(result: Measurement, system: System): Promise<string> {
   await using cluster = await startCluster({ system });
   await warmUp(cluster);
   // The broker syncs each message, so no row can be faster than this.
@@ -51,10 +50,8 @@ async function measureRound(result: Measurement, run: Run, round: number): Promi
     visibleP99: quantile(delays, 0.99),
     visibleMax: Math.max(...delays),
   });
-  run.say(
-    `latency, round ${round} of ${run.rounds}: ${system.name}: p50 ${quantile(delays, 0.5).toFixed(2)} ms, ` +
-      `p99 ${quantile(delays, 0.99).toFixed(2)} ms; one fsync p50 ${(disk.p50 / NS_PER_MS).toFixed(2)} ms`,
-  );
+  return `p50 ${quantile(delays, 0.5).toFixed(2)} ms, p99 ${quantile(delays, 0.99).toFixed(2)} ms; ` +
+    `one fsync p50 ${(disk.p50 / NS_PER_MS).toFixed(2)} ms`;
 }
 
 /** Of each row, how long after its commit it was first seen. */

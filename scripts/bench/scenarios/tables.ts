@@ -4,9 +4,9 @@ import { startMeter } from "../meter.ts";
 import { Measurement } from "../results.ts";
 import {
   arrived,
+  measureInTurn,
   NS_PER_MS,
   rate,
-  type Run,
   type Scenario,
   seconds,
   STATE,
@@ -38,26 +38,22 @@ export const TABLE_SIZE: Scenario = {
     const updates = run.quick ? QUICK_UPDATES : UPDATES;
     const results: Measurement[] = [];
     for (const size of sizes) {
-      const all = run.systems.map((system) => {
-        const rows = Math.round(updates * system.share);
-        return { system, result: new Measurement("table-size", system.name, `table of ${size} rows`, rows) };
-      });
-      for (let round = 1; round <= run.rounds; round++) {
-        for (const { system, result } of all) await measureSize(result, system, size, run, round);
-      }
-      results.push(...all.map(({ result }) => result));
+      results.push(
+        ...await measureInTurn(
+          run,
+          (system) => {
+            const rows = Math.round(updates * system.share);
+            return new Measurement("table-size", system.name, `table of ${size} rows`, rows);
+          },
+          (result, system) => measureSize(result, system, size),
+        ),
+      );
     }
     return results;
   },
 };
 
-async function measureSize(
-  result: Measurement,
-  system: System,
-  size: number,
-  run: Run,
-  round: number,
-): Promise<void> {
+async function measureSize(result: Measurement, system: System, size: number): Promise<string> {
   const what = work(result.rows, { kind: "update", among: size });
   const fill = (app: Cluster["nodes"][number]["app"]) => app.fill(work(size));
   const bare = result.rows / seconds(await writeBare(what, PER_TRANSACTION, fill));
@@ -72,10 +68,7 @@ async function measureSize(
   const lag = (last - written.ended) / NS_PER_MS;
   const ratios = { replicatedRatio: replicated / bare, endToEndRatio: endToEnd / bare };
   result.add({ bare, replicated, endToEnd, lag, ...ratios });
-  run.say(
-    `table-size, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: ` +
-      `replicated ${Math.round(replicated)} rows/s, end to end ${Math.round(endToEnd)} rows/s`,
-  );
+  return `replicated ${Math.round(replicated)} rows/s, end to end ${Math.round(endToEnd)} rows/s`;
 }
 
 export const PENDING_CHANGES: Scenario = {
@@ -85,26 +78,19 @@ export const PENDING_CHANGES: Scenario = {
     const results: Measurement[] = [];
     const pending = run.quick ? QUICK_PENDING : PENDING;
     for (const [variant, schema] of [["no UNIQUE", SCHEMA], ["UNIQUE besides the key", UNIQUE]] as const) {
-      const all = run.systems.map((system) => {
-        const rows = Math.round(pending * system.share) * 2;
-        return { system, result: new Measurement("pending", system.name, variant, rows) };
-      });
-      for (let round = 1; round <= run.rounds; round++) {
-        for (const { system, result } of all) await measurePending(result, system, schema, run, round);
-      }
-      results.push(...all.map(({ result }) => result));
+      results.push(
+        ...await measureInTurn(
+          run,
+          (system) => new Measurement("pending", system.name, variant, Math.round(pending * system.share) * 2),
+          (result, system) => measurePending(result, system, schema),
+        ),
+      );
     }
     return results;
   },
 };
 
-async function measurePending(
-  result: Measurement,
-  system: System,
-  schema: string,
-  run: Run,
-  round: number,
-): Promise<void> {
+async function measurePending(result: Measurement, system: System, schema: string): Promise<string> {
   await using cluster = await makeCluster({ system, schema });
   for (const node of cluster.nodes) await node.start();
   await cluster.connected();
@@ -125,7 +111,5 @@ async function measurePending(
   result.costs.push(await stopMeter(result.rows));
   const catchUp = rate(result.rows, last - back);
   result.add({ catchUp, all: (last - back) / NS_PER_MS });
-  run.say(
-    `pending, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: ${Math.round(catchUp)} rows/s`,
-  );
+  return `${Math.round(catchUp)} rows/s`;
 }

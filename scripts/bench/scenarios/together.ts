@@ -5,9 +5,9 @@ import { Measurement } from "../results.ts";
 import {
   arrived,
   FIRST,
+  measureInTurn,
   NS_PER_MS,
   rate,
-  type Run,
   type Scenario,
   seconds,
   STATE,
@@ -32,18 +32,16 @@ export const TOGETHER: Scenario = {
     const results: Measurement[] = [];
     for (const nodes of run.quick ? [2] : run.large ? [2, 5, 20] : [2, 5]) {
       const each = run.quick ? QUICK_ROWS : ROWS;
-      const all = run.systems.map((system) => {
-        const rows = Math.round(each * system.share) * nodes;
-        return { system, result: new Measurement("together", system.name, `${nodes} nodes`, rows) };
-      });
-      for (let round = 1; round <= run.rounds; round++) {
-        const bare = each / seconds(await writeBare(work(each), PER_TRANSACTION));
-        for (const { system, result } of all) {
-          result.add({ bare });
-          await measureRound(result, system, nodes, bare, run, round);
-        }
-      }
-      results.push(...all.map(({ result }) => result));
+      results.push(
+        ...await measureInTurn(
+          run,
+          (system) => {
+            const rows = Math.round(each * system.share) * nodes;
+            return new Measurement("together", system.name, `${nodes} nodes`, rows);
+          },
+          (result, system) => measureRound(result, system, nodes, each),
+        ),
+      );
     }
     return results;
   },
@@ -53,10 +51,9 @@ async function measureRound(
   result: Measurement,
   system: System,
   nodes: number,
-  bare: number,
-  run: Run,
-  round: number,
-): Promise<void> {
+  bareRows: number,
+): Promise<string> {
+  const bare = bareRows / seconds(await writeBare(work(bareRows), PER_TRANSACTION));
   await using cluster = await startCluster({ system, nodes });
   await warmUp(cluster);
   const each = result.rows / nodes;
@@ -79,14 +76,12 @@ async function measureRound(
   const ended = Math.max(...written.map((one) => one.ended));
   const [replicated, endToEnd] = [rate(result.rows, ended - started), rate(result.rows, last - started)];
   result.add({
+    bare,
     replicated,
     replicatedRatio: replicated / bare,
     endToEnd,
     endToEndRatio: endToEnd / bare,
     lag: (last - ended) / NS_PER_MS,
   });
-  run.say(
-    `together, ${result.variant}, round ${round} of ${run.rounds}: ${system.name}: ${Math.round(replicated)} rows/s ` +
-      `written, ${Math.round(endToEnd)} rows/s end to end`,
-  );
+  return `${Math.round(replicated)} rows/s written, ${Math.round(endToEnd)} rows/s end to end`;
 }

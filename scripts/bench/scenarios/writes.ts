@@ -4,6 +4,7 @@ import { startCluster } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
 import { type FigureName, Measurement } from "../results.ts";
 import {
+  measureInTurn,
   NS_PER_MS,
   prepare,
   rate,
@@ -49,35 +50,28 @@ function writes(name: string, about: string, variants: (run: Run) => readonly Va
   };
 }
 
-async function measureVariant(scenario: string, variant: Variant, run: Run): Promise<Measurement[]> {
-  const results = run.systems.map((system) => {
+function measureVariant(scenario: string, variant: Variant, run: Run): Promise<Measurement[]> {
+  const resultOf = (system: System) => {
     const rows = Math.max(variant.per, Math.round(variant.rows * system.share));
     return new Measurement(scenario, system.name, variant.name, rows);
+  };
+  return measureInTurn(run, resultOf, async (result, system) => {
+    await measureRound(result, system, variant);
+    const last = (name: FigureName) => result.figures[name]?.at(-1) ?? NaN;
+    return `bare ${last("bare").toFixed(0)} rows/s, captured ${percent(last("capturedRatio"))}, replicated ` +
+      `${percent(last("replicatedRatio"))}, end to end ${last("endToEnd").toFixed(0)} rows/s, ` +
+      `lag ${last("lag").toFixed(1)} ms`;
   });
-  for (let round = 1; round <= run.rounds; round++) {
-    for (const [place, system] of run.systems.entries()) {
-      const result = results[place];
-      if (result === undefined) continue;
-      await measureRound(result, system, variant);
-      const last = (name: FigureName) => result.figures[name]?.at(-1) ?? NaN;
-      run.say(
-        `${scenario}, ${variant.name}, round ${round} of ${run.rounds}: ${system.name}: bare ` +
-          `${last("bare").toFixed(0)} rows/s, captured ${percent(last("capturedRatio"))}, replicated ` +
-          `${percent(last("replicatedRatio"))}, end to end ${last("endToEnd").toFixed(0)} rows/s, ` +
-          `lag ${last("lag").toFixed(1)} ms`,
-      );
-    }
-  }
-  return results;
 }
 
 /** Bare SQLite is measured right before each of the two it is compared with, since the machine's speed drifts. */
 async function measureRound(result: Measurement, system: System, variant: Variant): Promise<void> {
   const { per, nodes, shards, kind = "insert", size = ROW_SIZE, shuffled = false } = variant;
-  const what = work(result.rows, { kind, size, shuffled });
-  const bare = async () => rateOf(await writeBare(work(variant.rows, { kind, size, shuffled }), per), variant.rows);
+  const all = work(variant.rows, { kind, size, shuffled });
+  const what = { ...all, count: result.rows };
+  const bare = async () => rateOf(await writeBare(all, per), all.count);
   const bareRate = await bare();
-  await using cluster = await startCluster({ system, nodes, shards, prepare: (app) => prepare(app, what) });
+  await using cluster = await startCluster({ system, nodes, shards, prepare: (app) => prepare(app, all) });
   await warmUp(cluster);
   const stopMeter = await startMeter(cluster);
   const { written, visible, wal } = await writeReplicated(cluster, what, per, 1);
@@ -87,11 +81,11 @@ async function measureRound(result: Measurement, system: System, variant: Varian
   const replicated = rateOf(written, what.count);
   const endToEnd = rate(what.count, last - written.started);
   await cluster.stopNodes();
-  // The triggers are still there, and Marmot is not: the same kind of writes again.
-  const again = { ...what, turn: 2, first: what.first + (what.kind === "insert" ? what.count : 0) };
-  if (what.kind === "delete") await cluster.node(0).app.fill(what);
+  // The triggers are still there, and Marmot is not: the same kind of writes again, as many as bare SQLite gets.
+  const again = { ...all, turn: 2, first: all.first + (kind === "insert" ? what.count : 0) };
+  if (kind === "delete") await cluster.node(0).app.fill(what);
   const bareAgain = await bare();
-  const captured = rateOf(await cluster.node(0).app.write(again, per, 2), what.count);
+  const captured = rateOf(await cluster.node(0).app.write(again, per, 2), again.count);
   result.add({ bare: bareAgain });
   result.add({
     bare: bareRate,
