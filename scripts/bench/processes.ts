@@ -20,14 +20,20 @@ export async function cpuSeconds(pid: number): Promise<number> {
   return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS_PER_SECOND;
 }
 
-/** The same in steps of nanoseconds, of the threads that run now: for a process that does next to nothing. */
-export async function fineCpuSeconds(pid: number): Promise<number> {
+/** Seconds of each thread that runs now, by its id, in steps of nanoseconds: for a process that does next to nothing. */
+export async function threadSeconds(pid: number): Promise<ReadonlyMap<string, number>> {
   const tasks = await readdir(`/proc/${pid}/task`);
-  const times = await Promise.all(tasks.map(async (task) => {
-    const text = await readFile(`/proc/${pid}/task/${task}/schedstat`, "utf8").catch(() => "0");
-    return Number(text.split(" ")[0]);
-  }));
-  return times.reduce((sum, time) => sum + time, 0) / NS_PER_SECOND;
+  return new Map(
+    await Promise.all(tasks.map(async (task): Promise<[string, number]> => {
+      const text = await readFile(`/proc/${pid}/task/${task}/schedstat`, "utf8").catch(() => "0");
+      return [task, Number(text.split(" ")[0]) / NS_PER_SECOND];
+    })),
+  );
+}
+
+/** What threads used between two readings; one that ended meanwhile is left out. */
+export function secondsBetween(before: ReadonlyMap<string, number>, after: ReadonlyMap<string, number>): number {
+  return [...after].reduce((sum, [task, seconds]) => sum + seconds - (before.get(task) ?? 0), 0);
 }
 
 export interface Memory {

@@ -1,7 +1,7 @@
 /** Nodes that have nothing to do: CPU and memory, and how long a start takes, also with very many tables. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { SCHEMA, startCluster, TABLES } from "../cluster.ts";
-import { fineCpuSeconds, memoryOf } from "../processes.ts";
+import { memoryOf, secondsBetween, threadSeconds } from "../processes.ts";
 import { Measurement } from "../results.ts";
 import { measureInTurn, NS_PER_MS, NS_PER_SECOND, type Scenario } from "../run.ts";
 import type { System } from "../systems.ts";
@@ -42,9 +42,9 @@ async function measureRound(
   await using cluster = await startCluster({ system, schema: SCHEMA + tables.join("\n") }, TABLES + more);
   await sleep(SETTLE_MS);
   const [a, b] = [cluster.node(0), cluster.node(1)];
-  const before = [await a.app.now(), await fineCpuSeconds(a.pid), await fineCpuSeconds(b.pid)] as const;
+  const before = [await a.app.now(), await threadSeconds(a.pid), await threadSeconds(b.pid)] as const;
   await sleep(idleMs);
-  const after = [await a.app.now(), await fineCpuSeconds(a.pid), await fineCpuSeconds(b.pid)] as const;
+  const after = [await a.app.now(), await threadSeconds(a.pid), await threadSeconds(b.pid)] as const;
   const elapsed = (after[0] - before[0]) / NS_PER_SECOND;
   const resident = (await memoryOf(a.pid)).resident;
   await b.stop();
@@ -54,7 +54,7 @@ async function measureRound(
   await b.spawn();
   const at = (await watching).seen.at(-1)?.[1];
   if (at === undefined) throw new Error("a node that was started again gets no changes");
-  const cpu = (after[1] - before[1] + after[2] - before[2]) / 2 / elapsed;
+  const cpu = (secondsBetween(before[1], after[1]) + secondsBetween(before[2], after[2])) / 2 / elapsed;
   result.add({ idleCpu: cpu, resident, start: (at - asked) / NS_PER_MS });
   return `${(cpu * 100).toFixed(2)} % of a core, ${resident.toFixed(0)} MB, ` +
     `start ${((at - asked) / NS_PER_MS).toFixed(0)} ms`;
