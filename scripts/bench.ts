@@ -137,10 +137,13 @@ async function chosenSystems(options: SystemOptions): Promise<System[]> {
   return systems;
 }
 
-/** Those whose name holds one of the words; without words all that don't run by hand only. */
+/** Those that one of the words names, or else whose name holds it; without words all. */
 function chosenScenarios(words: readonly string[]): readonly Scenario[] {
-  if (words.length === 0) return SCENARIOS.filter((scenario) => !scenario.byHand);
-  const found = SCENARIOS.filter(({ name }) => words.some((word) => name.includes(word)));
+  if (words.length === 0) return SCENARIOS;
+  const named = (word: string) => SCENARIOS.some(({ name }) => name === word);
+  const found = SCENARIOS.filter(({ name }) => {
+    return words.some((word) => named(word) ? name === word : name.includes(word));
+  });
   if (found.length > 0) return found;
   const names = SCENARIOS.map(({ name }) => name).join(", ");
   throw new Error(`Cannot measure ${words.join(", ")}: there are the scenarios ${names}`);

@@ -37,8 +37,6 @@ export interface Scenario {
   readonly name: string;
   /** one sentence for the document */
   readonly about: string;
-  /** not part of a run that names no scenario */
-  readonly byHand?: boolean;
   measure(run: Run): Promise<readonly Measurement[]>;
 }
 

@@ -37,11 +37,10 @@ interface Variant {
 }
 
 /** A scenario that measures each variant, all systems in turn in each round. */
-function writes(name: string, about: string, variants: (run: Run) => readonly Variant[], byHand = false): Scenario {
+function writes(name: string, about: string, variants: (run: Run) => readonly Variant[]): Scenario {
   return {
     name,
     about,
-    byHand,
     measure: async (run) => {
       const all: Measurement[] = [];
       for (const variant of variants(run)) all.push(...await measureVariant(name, variant, run));
