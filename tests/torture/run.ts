@@ -73,6 +73,8 @@ class TortureRun {
   readonly violations: string[] = [];
   #closing: AsyncDisposable[] = [];
   #kept = false;
+  /** nodes that have not heard of everything can't be compared */
+  #late = false;
 
   private constructor(
     private readonly options: TortureOptions,
@@ -190,7 +192,8 @@ class TortureRun {
         if (done) break;
         if (performance.now() > limit) {
           this.violations.push(`not settled within ${CONVERGED_TIMEOUT_MS} ms: ${JSON.stringify(facts)}`);
-          break;
+          this.#late = true;
+          return false;
         }
         await sleep(POLL_MS);
       }
@@ -210,7 +213,7 @@ class TortureRun {
     const journals = new Map<string, Journal>();
     for (const node of this.nodes) journals.set(node.name, await Journal.read(node.journals, node.lapses));
     const verdicts: Verdict[] = [];
-    for (const node of this.nodes) {
+    for (const node of this.#late ? [] : this.nodes) {
       const { state, problems } = await node.tell();
       const verdict = judge(state, initial, journals);
       verdicts.push(verdict);
