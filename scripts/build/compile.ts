@@ -89,6 +89,9 @@ export async function compile(
   await rm(staging, { recursive: true });
 }
 
+/** MB of V8's young generation: a third of the memory at a large backlog (193 MB → 125), at the same speed. */
+const YOUNG_HEAP = "--v8-flags=--max-semi-space-size=2";
+
 function denoArguments(target: Target, made: string): string[] {
   if (target.deno === undefined) {
     throw new Error(`Cannot compile for ${target.name}: Deno has no runtime for it. Use --runtime bun.`);
@@ -97,7 +100,7 @@ function denoArguments(target: Target, made: string): string[] {
   const plain = ["--quiet", "--no-check", "--no-config", "--no-lock", "--no-code-cache"];
   const cross = isNative(target) ? [] : ["--target", target.deno];
   const include = INSIDE.flatMap((name) => ["--include", name]);
-  return ["compile", ...plain, ...PERMISSIONS, ...cross, ...include, "--output", made, BUNDLE];
+  return ["compile", ...plain, YOUNG_HEAP, ...PERMISSIONS, ...cross, ...include, "--output", made, BUNDLE];
 }
 
 function bunArguments(target: Target, made: string): string[] {
