@@ -150,7 +150,7 @@ export class RunningNode implements Node {
   async start(): Promise<void> {
     const db = this.db = await this.possible(() => this.open());
     const first = await this.possible(() => !hasOwnTables(db));
-    if (!first) this.requireShards(db);
+    if (!first) await this.possible(() => this.requireShards(db));
     const broker = this.broker = first ? await this.connect() : undefined;
     await this.possible(() => this.useJournal(db));
     await this.replicate(db);

@@ -70,10 +70,11 @@ export class Subscriber {
   }
 
   private async receive(signal: AbortSignal): Promise<void> {
-    await this.compareIdentity();
     const subscription = await this.options.stream.subscribe(this.at.sequence + 1);
-    if (!this.unreadable) this.stopped = undefined;
     try {
+      // only now: a stream may lose its tail in between, and a subscription does not live through that
+      await this.compareIdentity();
+      if (!this.unreadable) this.stopped = undefined;
       while (!signal.aborted) {
         await this.takeSome(subscription, signal);
         while (this.queueBytes > QUEUE_BYTES && !signal.aborted) await untilAborted(this.room.promise, signal);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Log } from "../src/runtime.ts";
-import { Subscriber } from "../src/subscribe.ts";
+import { digestOf, Subscriber } from "../src/subscribe.ts";
 import { settle } from "./support/core_node.ts";
 import { MemoryStream } from "./support/memory_stream.ts";
 
@@ -24,4 +24,26 @@ test("a shard that met an unreadable message stays stopped, and says so once", a
   await settle();
   assert.match(subscriber.stopped?.reason ?? "", /version 99/);
   assert.deepEqual(said, ["shard stopped"]);
+});
+
+test("a stream that loses its tail just before a subscription begins is noticed", async () => {
+  const old = Uint8Array.of(1);
+  const stream = new MemoryStream("changes-1");
+  const subscribe = stream.subscribe.bind(stream);
+  stream.subscribe = (sequence) => {
+    stream.messages.splice(0);
+    for (const data of [Uint8Array.of(2), Uint8Array.of(3)]) {
+      stream.messages.push({ sequence: stream.messages.length + 1, time: 0, data });
+    }
+    return subscribe(sequence);
+  };
+  stream.messages.push({ sequence: 1, time: 0, data: old });
+  const enough = new AbortController();
+  const sleep = () => Promise.resolve(enough.abort(new Error("enough")));
+  const log: Log = { debug() {}, info() {}, warn() {}, error() {} };
+  const cursor = { sequence: 1, digest: digestOf(old), time: 0 };
+  const subscriber = new Subscriber({ stream, clock: { now: () => 0, sleep }, log, wake: () => {} }, cursor, new Map());
+  await subscriber.run(enough.signal);
+  assert.match(subscriber.stopped?.reason ?? "", /holds another message at sequence 1/);
+  assert.equal(subscriber.received, 1);
 });

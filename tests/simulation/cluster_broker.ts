@@ -30,10 +30,15 @@ export class ClusterStream {
 
   /** @returns its sequence */
   append(data: Uint8Array, time: number): number {
-    const stored = { sequence: this.end + 1, time: Math.trunc(time), data, before: this.last, shard: this.shard };
+    const name = `${this.end + 1} ${digestOf(data)}`;
+    const same = this.known.get(name);
+    // a message that was lost with the tail, and came again at its place
+    const stored = same !== undefined && same.before === this.last
+      ? same
+      : { sequence: this.end + 1, time: Math.trunc(time), data, before: this.last, shard: this.shard };
     this.last = stored;
     this.messages.push(stored);
-    this.known.set(`${stored.sequence} ${digestOf(data)}`, stored);
+    this.known.set(name, stored);
     for (const listener of [...this.listeners]) listener();
     return stored.sequence;
   }

@@ -106,11 +106,11 @@ export class NodeFile {
     return String(this.rows(dumpSql(this.options.tables, nullKeys))[0]![0]);
   }
 
-  /** What the law says at these messages; undefined where they are no continuation of what was applied before. */
-  lawful(at: readonly (Stored | undefined)[], pending: readonly Entry[]): string | undefined {
+  /** What the law says at these messages. */
+  lawful(at: readonly (Stored | undefined)[], pending: readonly Entry[]): string {
     const { tables, shards, law } = this.options;
     this.shadow ??= new Shadow(tables.flatMap(({ sql }) => sql), tables, shards, law);
-    for (const [shard, stored] of at.entries()) if (!this.shadow.advance(shard, stored)) return undefined;
+    for (const [shard, stored] of at.entries()) this.shadow.advance(shard, stored);
     return this.shadow.under(pending, dumpSql(tables, pending.length === 0));
   }
 

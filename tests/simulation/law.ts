@@ -136,19 +136,21 @@ export class Shadow {
     this.at = new Array(shards).fill(undefined);
   }
 
-  /** Lays what was accepted on the way to `target`. @returns false when that is not ahead of where it stands */
-  advance(shard: number, target: Stored | undefined): boolean {
+  /** Lays what was accepted on the way to `target`, which must be ahead of where it stands. */
+  advance(shard: number, target: Stored | undefined): void {
     const way: Stored[] = [];
     let at = target;
     while (at !== undefined && at !== this.at[shard]) {
       way.push(at);
       at = at.before;
     }
-    if (at !== this.at[shard]) return false;
+    if (at !== this.at[shard]) {
+      const [from, to] = [this.at[shard]?.sequence, target?.sequence];
+      throw new Violation(`a node went on at a wrong position of shard ${shard}: from ${from} to ${to}`);
+    }
     const entries = way.reverse().flatMap((stored) => this.law.of(stored).entries);
     if (entries.length > 0) this.db.exec(entries.map((entry) => this.laying(entry)).join(";"));
     this.at[shard] = target;
-    return true;
   }
 
   /** What a statement reads with these entries laid over it. */
