@@ -5,7 +5,8 @@
  *
  *     DENORT_BIN=$(deno run --allow-all scripts/denort.ts) deno task build
  *
- * For tests: releases are built with the pinned Deno, and its own runtime.
+ * For tests: releases are built with the pinned Deno, and its own runtime. This older one fails at TLS over a socket that
+ * is connected already, as NATS has it, and sees no events of a single file, so that commits are found by polling.
  */
 import type { Buffer } from "node:buffer";
 import { execFile } from "node:child_process";
