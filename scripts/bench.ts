@@ -100,7 +100,7 @@ async function main(): Promise<void> {
 
 /** A short run, compared with the ratios that were recorded, or recorded now. */
 async function check(record: boolean): Promise<void> {
-  const run: Run = { systems: [onDeno()], rounds: CHECK_ROUNDS, quick: true, large: false, say };
+  const run: Run = { systems: [await onDeno()], rounds: CHECK_ROUNDS, quick: true, large: false, say };
   const results: Measurement[] = [];
   for (const scenario of SCENARIOS.filter(({ name }) => CHECKED.includes(name))) {
     results.push(...await scenario.measure(run));
@@ -130,9 +130,10 @@ async function chosenSystems(options: SystemOptions): Promise<System[]> {
   const systems: System[] = [];
   for (const runtime of runtimes) {
     if (runtime !== "deno" && runtime !== "bun") throw new Error(`Cannot run on ${runtime}: it is deno or bun`);
-    systems.push(runtime === "deno" ? onDeno() : await onBun());
+    systems.push(await (runtime === "deno" ? onDeno() : onBun()));
   }
-  systems.push(...(options.program ?? []).map(compiled), ...(options.checkout ?? []).map(checkout));
+  systems.push(...(options.program ?? []).map(compiled));
+  for (const text of options.checkout ?? []) systems.push(await checkout(text));
   for (const text of options.peer ?? []) systems.push(await peer(text));
   return systems;
 }

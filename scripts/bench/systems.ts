@@ -1,6 +1,6 @@
 /** What is measured: Marmot as it is here, on each runtime; a compiled one; another checkout; a Go predecessor. */
 import { execFile } from "node:child_process";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { execPath, versions } from "node:process";
 import { fileURLToPath } from "node:url";
@@ -43,13 +43,16 @@ function marmot(name: string, program: readonly string[]): System {
   };
 }
 
-function denoCommand(folder: string): string[] {
-  const options = ["run", "--quiet", "--allow-all", "--no-lock", "--config", `${folder}/deno.json`];
+/** As that checkout's `deno task start` does it, with its flags for V8. */
+async function denoCommand(folder: string): Promise<string[]> {
+  const config = `${folder}/deno.json`;
+  const flags = (await readFile(config, "utf8")).match(/--v8-flags=[^" ]+(?=[^"]*scripts\/start\.ts)/) ?? [];
+  const options = ["run", ...flags, "--quiet", "--allow-all", "--no-lock", "--config", config];
   return [execPath, ...options, `${folder}/cli.ts`];
 }
 
-export function onDeno(): System {
-  return marmot(`Marmot, Deno ${versions.deno}`, denoCommand(PROJECT.replace(/\/$/, "")));
+export async function onDeno(): Promise<System> {
+  return marmot(`Marmot, Deno ${versions.deno}`, await denoCommand(PROJECT.replace(/\/$/, "")));
 }
 
 export async function onBun(): Promise<System> {
@@ -62,9 +65,9 @@ export function compiled(path: string): System {
 }
 
 /** Another checkout of this project, on Deno. @param text NAME=FOLDER */
-export function checkout(text: string): System {
+export async function checkout(text: string): Promise<System> {
   const [name, folder] = named(text, "--checkout");
-  return marmot(name, denoCommand(resolve(folder)));
+  return marmot(name, await denoCommand(resolve(folder)));
 }
 
 /** A Go predecessor's program. @param text NAME=PATH */
