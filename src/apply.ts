@@ -3,10 +3,10 @@
  * transaction (I2, I3); what is pending here is laid over what was touched (I1, rebase).
  */
 import type { Delivery, Seen } from "./acceptance.ts";
-import { type Change, OP_DELETE, type TableChanges } from "./change.ts";
+import type { TableChanges } from "./change.ts";
 import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
 import type { Database } from "./database.ts";
-import { FULL_PACE, type Pace } from "./pace.ts";
+import { FULL_PACE, type Pace, stretched } from "./pace.ts";
 import type { Clock } from "./runtime.ts";
 import { transaction } from "./sqlite/connection.ts";
 import { type Cursor, Cursors } from "./sqlite/cursors.ts";
@@ -14,7 +14,7 @@ import { Laying, TableProblem } from "./sqlite/laying.ts";
 import { Parked, type ParkedPiece, type ParkedTable } from "./sqlite/parked.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
-import type { Mapping, Target, Targets } from "./sqlite/targets.ts";
+import { type Target, type Targets, withNullKey } from "./sqlite/targets.ts";
 
 /** Messages prepared for one transaction */
 const TRANSACTION_MESSAGES = 2_000;
@@ -69,6 +69,7 @@ export class Applier {
   private readonly parked: Parked;
   private readonly shards: Shard[];
   private targets!: Targets;
+  private rebaseMs = 0;
   /** tables whose changes failed here, until the schema changes: folded name → reason */
   private readonly failing = new Map<string, string>();
   private readonly said = new Set<string>();
@@ -125,7 +126,7 @@ export class Applier {
   apply(shard: number, deliveries: readonly Delivery[], pace = FULL_PACE): Applied {
     for (;;) {
       try {
-        return this.tryApply(shard, deliveries, pace);
+        return this.tryApply(shard, deliveries, stretched(pace, this.rebaseMs));
       } catch (error) {
         if (!(error instanceof TableProblem) || this.failing.has(fold(error.table))) throw error;
         this.failing.set(fold(error.table), error.reason);
@@ -158,7 +159,7 @@ export class Applier {
           messages++;
         }
         const last = deliveries[messages - 1]!;
-        work.laying.rebase();
+        this.rebase(work);
         cursor = { sequence: last.sequence, digest: this.options.digest(last.data), time: last.time };
         this.cursors.write(shard, cursor);
         for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
@@ -175,6 +176,12 @@ export class Applier {
     for (const [origin, accepted] of seen) state.seen.set(origin, accepted);
     this.afterAcknowledgement(work);
     return { kind: "applied", messages, changes: work.laying.changes, ms: this.options.clock.now() - start };
+  }
+
+  private rebase({ laying }: Work): void {
+    const start = this.options.clock.now();
+    laying.rebase();
+    this.rebaseMs = this.options.clock.now() - start;
   }
 
   /**
@@ -367,7 +374,7 @@ export class Applier {
             if (target.kind === "write") work.laying.apply(changes.changes, target.local, target.mapping);
           }
         }
-        work.laying.rebase();
+        this.rebase(work);
         this.parked.removeFirst(name, pieces);
         return true;
       });
@@ -388,10 +395,4 @@ export class Applier {
     this.said.add(key);
     this.options.notice(table, reason, parked);
   }
-}
-
-function withNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): Change[] {
-  return changes.filter(({ op, values }) =>
-    (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
-  );
 }

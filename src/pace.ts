@@ -20,3 +20,16 @@ export const FULL_PACE: Pace = { ms: 10, changes: 5_000, tries: 1, apartMs: 0 };
  * microseconds; 100 tries take about 2 ms.
  */
 export const GENTLE_PACE: Pace = { ms: 4, changes: 1_000, tries: 100, apartMs: 20 };
+
+/** A pace is stretched to so many times its length at most. */
+const STRETCH_LIMIT = 20;
+
+/**
+ * Laying pending entries over what was touched takes a time that does not grow with the changes of a transaction: when it
+ * is long, the transaction is as well, or catching up would take ever longer.
+ * @param rebaseMs how long it took last time, ms
+ */
+export function stretched(pace: Pace, rebaseMs: number): Pace {
+  const times = Math.min(STRETCH_LIMIT, Math.max(1, rebaseMs / pace.ms));
+  return { ...pace, ms: pace.ms * times, changes: pace.changes * times };
+}

@@ -17,6 +17,8 @@ const STEP = 5_000;
 /** stale entries that are borne before the index is built again */
 const STALE_LIMIT = 50_000;
 const FIRST_CAPACITY = 1024;
+/** entries between two that are wanted, which are read rather than left out */
+const NEAR = 16;
 const NONE = -1;
 
 /** A UNIQUE constraint over plain columns: indexes into the table's columns, and their collations. */
@@ -37,6 +39,8 @@ export class PendingIndex {
   private readonly uniques: readonly PlainUnique[];
   /** some UNIQUE constraint can't be computed from an entry: every entry may be touched */
   private readonly opaque: boolean;
+  /** some UNIQUE constraint holds for a part of the rows: other columns decide whether a value displaces */
+  private readonly isPartial: boolean;
   private readonly keys: Statement;
   private readonly columns: readonly number[];
 
@@ -52,6 +56,7 @@ export class PendingIndex {
     }));
     this.uniques = plain.filter((unique) => !unique.columns.includes(-1));
     this.opaque = this.uniques.length < plain.length;
+    this.isPartial = table.uniques.some(({ where }) => where !== null);
     this.columns = [...new Set([...table.keyIndexes, ...this.uniques.flatMap((unique) => unique.columns)])];
     const exact = exactColumns(this.columns.map((column) => `l.${id(valueColumn(table.columns[column]!))}`));
     this.keys = db.prepare(
@@ -111,35 +116,73 @@ export class PendingIndex {
     }
   }
 
-  /** Pending entries, in order, that share a key or a UNIQUE value with `touched`, with each other, and so on. */
+  /**
+   * Pending entries, in order, that share a key or a UNIQUE value with `touched`, with each other, and so on; without those
+   * that another one overwrites before anything else of them matters.
+   */
   closure(touched: ReadonlySet<number>): Iterable<Change> {
     if (this.opaque) return this.log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+    const lowest = this.log.lowest();
     const seen = new Set(touched);
-    const entries = new Map<number, Change>();
-    const read = this.reader();
+    const found = new Set<number>();
     const queue = [...touched];
     for (let hash = queue.pop(); hash !== undefined; hash = queue.pop()) {
-      for (const seq of this.find(hash)) {
-        if (entries.has(seq)) continue;
-        const entry = read(seq);
-        if (entry === undefined) continue;
-        entries.set(seq, entry);
-        for (const other of this.hashesOf(this.valuesOf(entry))) {
-          if (!seen.has(other)) {
-            seen.add(other);
-            queue.push(other);
-          }
+      for (const slot of this.slots(hash)) {
+        const seq = this.seqs[slot]!;
+        if (seq < lowest || found.has(seq)) continue;
+        found.add(seq);
+        for (const other of this.hashesAround(slot)) {
+          if (seen.has(other)) continue;
+          seen.add(other);
+          queue.push(other);
         }
       }
     }
-    return [...entries.values()].sort((a, b) => a.seq - b.seq);
+    return this.withoutOverwritten(this.readAll([...found].sort((a, b) => a - b)));
   }
 
-  private valuesOf(entry: Change): SqlValue[] {
-    if (entry.op !== OP_DELETE) return [...entry.values];
-    const values: SqlValue[] = [];
-    this.table.keyIndexes.forEach((column, i) => values[column] = entry.values[i]!);
-    return values;
+  /** Entries that are near each other are read together. @param seqs in order; some may be gone */
+  private readAll(seqs: readonly number[]): Change[] {
+    const wanted = new Set(seqs);
+    const entries: Change[] = [];
+    for (let from = 0, to = 0; from < seqs.length; from = to) {
+      do to++; while (to < seqs.length && seqs[to]! - seqs[to - 1]! <= NEAR);
+      for (const entry of this.log.read(seqs[from]! - 1, seqs[to - 1]!, Number.MAX_SAFE_INTEGER)) {
+        if (wanted.has(entry.seq)) entries.push(entry);
+      }
+    }
+    return entries;
+  }
+
+  /**
+   * Leaves out an upsert if the next entry that shares its key or one of its UNIQUE values is an upsert with the same key and
+   * the same values: that one writes the same row whole, and displaces the same rows. A busy row has thousands of entries.
+   */
+  private withoutOverwritten(entries: readonly Change[]): readonly Change[] {
+    if (this.isPartial) return entries;
+    const kept: Change[] = [];
+    const next = new Map<string, { readonly place: number; readonly all: string }>();
+    for (let place = entries.length - 1; place >= 0; place--) {
+      const entry = entries[place]!;
+      const names = this.identitiesOf(entry);
+      const all = entry.op === OP_DELETE ? "" : names.join("\n");
+      const after = names.map((name) => next.get(name)).filter((other) => other !== undefined);
+      const first = after.reduce((a, b) => b.place < a.place ? b : a, after[0] ?? { place: -1, all: "" });
+      if (all === "" || first.all !== all) kept.push(entry);
+      for (const name of names) next.set(name, { place, all });
+    }
+    return kept.reverse();
+  }
+
+  /** Equal strings are one key, or one value of a UNIQUE constraint. */
+  private identitiesOf(entry: Change): string[] {
+    const names = [`key ${canonicalKey(this.keyOf(entry), this.table.collations)}`];
+    if (entry.op === OP_DELETE) return names;
+    this.uniques.forEach(({ columns, collations }, place) => {
+      const values: SqlValue[] = columns.map((column) => entry.values[column]!);
+      if (!values.includes(null)) names.push(`${place} ${canonicalKey(values, collations)}`);
+    });
+    return names;
   }
 
   private keyOf(entry: Change): SqlValue[] {
@@ -156,11 +199,23 @@ export class PendingIndex {
     };
   }
 
-  /** Newest first. */
+  /** Seqs, newest first. */
   private *find(hash: number): Generator<number> {
+    for (const slot of this.slots(hash)) yield this.seqs[slot]!;
+  }
+
+  /** Where a hash stands, newest first. */
+  private *slots(hash: number): Generator<number> {
     for (let at = this.buckets[hash & (this.buckets.length - 1)]!; at !== NONE; at = this.next[at]!) {
-      if (this.hashes[at] === hash) yield this.seqs[at]!;
+      if (this.hashes[at] === hash) yield at;
     }
+  }
+
+  /** All hashes of the entry of a slot: they were added one after the other. */
+  private *hashesAround(slot: number): Generator<number> {
+    const seq = this.seqs[slot];
+    for (let at = slot; at >= 0 && this.seqs[at] === seq; at--) yield this.hashes[at]!;
+    for (let at = slot + 1; at < this.size && this.seqs[at] === seq; at++) yield this.hashes[at]!;
   }
 
   private add(hash: number, seq: number): void {

@@ -1,5 +1,5 @@
 /** Where changes of a table as its origin has it go on this node: to which columns, or nowhere, and why. */
-import type { TableShape } from "../change.ts";
+import { type Change, OP_DELETE, type TableShape } from "../change.ts";
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
 import { ChangeLog } from "./change_log.ts";
@@ -150,4 +150,11 @@ export class Targets {
       return error instanceof Error ? error.message : String(error);
     }
   }
+}
+
+/** Those that have NULL in their key. */
+export function withNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): Change[] {
+  return changes.filter(({ op, values }) =>
+    (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
+  );
 }
