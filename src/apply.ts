@@ -168,7 +168,7 @@ export class Applier {
       }, tries);
       if (obstacle !== undefined) return { kind: obstacle };
     } catch (error) {
-      this.parked.load();
+      if (messages > 0) this.parked.load();
       throw error;
     }
     state.cursor = cursor;

@@ -1,4 +1,4 @@
-/** How apply shares the write lock with the application, which comes first (I6). */
+/** How capture and apply share the machine, and the write lock, with the application, which comes first (I6). */
 
 export interface Pace {
   /** a transaction takes whole batches until it has run this long, ms */
@@ -32,4 +32,32 @@ const STRETCH_LIMIT = 20;
 export function stretched(pace: Pace, rebaseMs: number): Pace {
   const times = Math.min(STRETCH_LIMIT, Math.max(1, rebaseMs / pace.ms));
   return { ...pace, ms: pace.ms * times, changes: pace.changes * times };
+}
+
+/** Scans are at least so far apart, ms: a batch costs each node as much as some hundred changes. */
+const SCANS_APART_MS = 3;
+const BUSY_SCANS_APART_MS = 10;
+const BUSY_CHANGES = 50;
+
+/** @param changes how many the last scan found */
+export function scansApartMs(changes: number): number {
+  return changes > BUSY_CHANGES ? BUSY_SCANS_APART_MS : SCANS_APART_MS;
+}
+
+/** A reader that is always there keeps the WAL from being checkpointed: after a read comes a pause at least as long. */
+export class ReadingPace {
+  /** nothing is read before this time, ms */
+  after = 0;
+  private spent = 0;
+
+  took(ms: number): void {
+    this.spent += ms;
+  }
+
+  /** The reads so far belong together. */
+  rest(now: number): void {
+    if (this.spent === 0) return;
+    this.after = now + this.spent;
+    this.spent = 0;
+  }
 }

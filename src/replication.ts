@@ -8,7 +8,7 @@ import { Capture } from "./capture.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
 import { Observation, ReplacedError } from "./observation.ts";
-import { FULL_PACE, GENTLE_PACE } from "./pace.ts";
+import { FULL_PACE, GENTLE_PACE, ReadingPace, scansApartMs } from "./pace.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
@@ -70,9 +70,8 @@ export class Replication {
   private running: Promise<void> | undefined;
   private readonly alarm = new Alarm();
   private scanWanted = true;
-  private readAfter = 0;
-  /** how long this step has read, ms */
-  private reading = 0;
+  private readonly reading = new ReadingPace();
+  private scanAfter = 0;
   private applyAfter = 0;
   private parkedAfter = 0;
   private parkedWanted = true;
@@ -225,10 +224,9 @@ export class Replication {
     try {
       while (!signal.aborted) {
         const woken = this.alarm.next();
-        const pause = this.step();
+        const pause = Math.min(this.step(), this.observation.pollMs(clock.now()));
         if (pause === 0) await clock.sleep(0, signal);
-        else {await sleepUnless(woken, (stop) =>
-            clock.sleep(Math.min(pause, this.observation.pollMs(clock.now())), stop));}
+        else await sleepUnless(woken, (stop) => clock.sleep(pause, stop));
       }
     } catch (error) {
       if (error instanceof ReplacedError) this.options.replaced(error.message);
@@ -245,6 +243,8 @@ export class Replication {
       while (!signal.aborted) {
         if (await watcher.wait(WATCH_MS, signal)) this.observation.event(clock.now());
         this.alarm.ring();
+        // a writer that never rests has events for each commit
+        if (clock.now() < this.scanAfter) await clock.sleep(this.scanAfter - clock.now(), signal);
       }
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -257,7 +257,7 @@ export class Replication {
     try {
       let pause = this.look(now);
       pause = Math.min(pause, this.publish(now));
-      this.pauseReading();
+      this.reading.rest(this.options.runtime.clock.now());
       pause = Math.min(pause, this.apply(now));
       pause = Math.min(pause, this.layParked(now));
       this.trouble.over();
@@ -280,7 +280,7 @@ export class Replication {
       this.scanWanted = true;
     }
     if (!this.scanWanted) return observation.patience(now);
-    if (now < this.readAfter) return this.readAfter - now;
+    if (now < this.reading.after || now < this.scanAfter) return Math.max(this.reading.after, this.scanAfter) - now;
     const start = this.options.runtime.clock.now();
     const scan = this.capture.scan();
     if (scan.kind === "schema changed") {
@@ -289,18 +289,12 @@ export class Replication {
       return pause;
     }
     this.scanWanted = false;
+    this.scanAfter = start + scansApartMs(scan.changes);
     this.settling.scanned();
-    const changes = this.capture.takeCutBacklog();
-    if (changes > 0) this.options.runtime.log.warn(CUT_BACKLOG, { changes });
-    this.reading += this.options.runtime.clock.now() - start;
+    const cut = this.capture.takeCutBacklog();
+    if (cut > 0) this.options.runtime.log.warn(CUT_BACKLOG, { changes: cut });
+    this.reading.took(this.options.runtime.clock.now() - start);
     return Infinity;
-  }
-
-  /** A reader that is always there keeps the WAL from being checkpointed: after a read comes a pause at least as long. */
-  private pauseReading(): void {
-    if (this.reading === 0) return;
-    this.readAfter = this.options.runtime.clock.now() + this.reading;
-    this.reading = 0;
   }
 
   private publish(now: number): number {
@@ -316,15 +310,15 @@ export class Replication {
       publisher.step(cursor, this.applier!.seen(shard, this.nodeId));
       if (publisher.kind !== "ready") pause = Math.min(pause, POLL_MS);
       if (!publisher.open) continue;
-      if (now < this.readAfter) {
-        pause = Math.min(pause, this.readAfter - now);
+      if (now < this.reading.after) {
+        pause = Math.min(pause, this.reading.after - now);
         continue;
       }
       const start = this.options.runtime.clock.now();
       const part = this.capture.read(shard, cursor);
       if (part === undefined) continue;
       publisher.send(part);
-      this.reading += this.options.runtime.clock.now() - start;
+      this.reading.took(this.options.runtime.clock.now() - start);
       pause = 0;
     }
     return pause;
