@@ -1,9 +1,9 @@
 /**
  * Random histories of whole simulated clusters; every promise is checked after every event.
  *
- *     deno task simulate --seeds N [--seed FIRST] [--jobs J] [--out FILE]     N histories, other ones each time without --seed
- *     deno task simulate --seed S [--steps K] [--trace]                       one history, or the first K actions of it
- *     deno task simulate --mutants [--only NAME] [--out FILE]                 breaks each rule in turn, and sees how soon it shows
+ *     deno task simulate --seeds N [--seed FIRST] [--seconds S] [--jobs J] [--json FILE]
+ *     deno task simulate --seed S [--steps K] [--trace]              one history, or the first K actions of it
+ *     deno task simulate --mutants [--only NAME] [--json FILE]       breaks each rule in turn: how soon does it show?
  *
  * A history that breaks a promise is printed with the fewest actions that still break it, and how to see them.
  */
@@ -44,7 +44,9 @@ async function main(): Promise<number> {
       seed: { type: "string" },
       steps: { type: "string" },
       jobs: { type: "string" },
-      out: { type: "string" },
+      /** no history begins later than this */
+      seconds: { type: "string" },
+      json: { type: "string" },
       trace: { type: "boolean" },
       digests: { type: "boolean" },
       mutants: { type: "boolean" },
@@ -56,15 +58,16 @@ async function main(): Promise<number> {
     },
   });
   const first = values.seed === undefined ? Date.now() % SEED_LIMIT : Number(values.seed);
-  if (values.mutants) return await huntMutants(first, { only: values.only, out: values.out, jobs: values.jobs });
+  const seconds = Number(values.seconds ?? Infinity);
+  if (values.mutants) return await huntMutants(first, { only: values.only, json: values.json, jobs: values.jobs });
   if (values["first-failure"]) return await runUntilFailure(first, Number(values.seeds));
-  if (values.part !== undefined) return await runPart(first, Number(values.seeds), Number(values.part));
+  if (values.part !== undefined) return await runPart(first, Number(values.seeds), Number(values.part), seconds);
   if (values.seed !== undefined && values.seeds === undefined) {
     return await runOne(first, values.steps === undefined ? undefined : Number(values.steps), values.trace ?? false);
   }
   const seeds = Number(values.seeds ?? DEFAULT_SEEDS);
   const jobs = Math.min(seeds, Number(values.jobs ?? cpus().length));
-  return await runMany(first, seeds, jobs, { out: values.out, digests: values.digests ?? false });
+  return await runMany(first, seeds, jobs, { json: values.json, digests: values.digests ?? false, seconds });
 }
 
 async function runOne(seed: number, steps: number | undefined, trace: boolean): Promise<number> {
@@ -77,8 +80,8 @@ async function runOne(seed: number, steps: number | undefined, trace: boolean): 
   return result.failure === undefined ? 0 : 1;
 }
 
-async function runPart(first: number, seeds: number, stride: number): Promise<number> {
-  for (let seed = first; seed < first + seeds; seed += stride) {
+async function runPart(first: number, seeds: number, stride: number, seconds: number): Promise<number> {
+  for (let seed = first; seed < first + seeds && performance.now() < seconds * 1_000; seed += stride) {
     const { counters, digest, failure, failedAt } = await runHistory({ seed });
     print(JSON.stringify({ seed, digest, failure, failedAt, counters: [...counters.counts] }));
   }
@@ -97,7 +100,7 @@ async function runUntilFailure(first: number, seeds: number): Promise<number> {
 
 async function huntMutants(
   first: number,
-  { only, out, jobs }: { only: string | undefined; out: string | undefined; jobs: string | undefined },
+  { only, json, jobs }: { only: string | undefined; json: string | undefined; jobs: string | undefined },
 ): Promise<number> {
   const waiting = MUTANTS.filter(({ name }) => only === undefined || name.includes(only));
   print(`${waiting.length} mutants, histories from seed ${first} on`);
@@ -112,10 +115,10 @@ async function huntMutants(
   await Promise.all(Array.from({ length: Number(jobs ?? cpus().length) }, hunter));
   const missed = found.filter(({ histories }) => histories === undefined);
   print(`${found.length - missed.length} of ${found.length} mutants were found`);
-  if (out !== undefined) {
+  if (json !== undefined) {
     const order = MUTANTS.map(({ name }) => name);
     found.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-    writeFileSync(out, `${JSON.stringify({ firstSeed: first, mutants: found }, undefined, 2)}\n`);
+    writeFileSync(json, `${JSON.stringify({ firstSeed: first, mutants: found }, undefined, 2)}\n`);
   }
   return missed.length === 0 ? 0 : 1;
 }
@@ -124,7 +127,7 @@ async function runMany(
   first: number,
   seeds: number,
   jobs: number,
-  { out, digests }: { out: string | undefined; digests: boolean },
+  { json, digests, seconds: limit }: { json: string | undefined; digests: boolean; seconds: number },
 ): Promise<number> {
   print(`${seeds} histories from seed ${first} on, ${jobs} at a time`);
   const started = performance.now();
@@ -145,7 +148,7 @@ async function runMany(
       print(`${done} of ${seeds}, ${failures.length} failed`);
     }
   };
-  await Promise.all(Array.from({ length: jobs }, (_, job) => runChild(first + job, seeds - job, jobs, take)));
+  await Promise.all(Array.from({ length: jobs }, (_, job) => runChild([first + job, seeds - job, jobs, limit], take)));
   const seconds = (performance.now() - started) / 1000;
   for (const failure of failures.sort((a, b) => a.seed - b.seed).slice(0, SHORTENED)) await shorten(failure);
   const counts = Object.fromEntries([...counters.counts].sort(([a], [b]) => a < b ? -1 : 1));
@@ -156,22 +159,36 @@ async function runMany(
       failed.length > 0 ? `: seeds ${failed.join(" ")}` : ""
     }`,
   );
-  if (out !== undefined) {
+  if (json !== undefined) {
     const runtime = process.versions.bun === undefined
       ? `Deno ${process.versions.deno}`
       : `Bun ${process.versions.bun}`;
     const report = { histories: done, firstSeed: first, seconds: Math.round(seconds), runtime, failed, counts };
-    writeFileSync(out, `${JSON.stringify(report, undefined, 2)}\n`);
+    writeFileSync(json, `${JSON.stringify(report, undefined, 2)}\n`);
   }
-  return failed.length === 0 && done === seeds ? 0 : 1;
+  return failed.length === 0 ? 0 : 1;
 }
 
-function runChild(first: number, seeds: number, stride: number, take: (report: SeedReport) => void): Promise<void> {
+function runChild(
+  [first, seeds, stride, seconds]: readonly [number, number, number, number],
+  take: (report: SeedReport) => void,
+): Promise<void> {
   const script = fileURLToPath(import.meta.url);
   const options = process.versions.bun === undefined
     ? ["run", "--quiet", "--allow-all", "--no-check", ...execArgv]
     : [];
-  const args = [...options, script, "--seed", String(first), "--seeds", String(seeds), "--part", String(stride)];
+  const args = [
+    ...options,
+    script,
+    "--seed",
+    String(first),
+    "--seeds",
+    String(seeds),
+    "--part",
+    String(stride),
+    "--seconds",
+    String(seconds),
+  ];
   const child = spawn(execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   createInterface({ input: child.stdout }).on("line", (line) => take(JSON.parse(line)));
   return new Promise((resolve, reject) => {

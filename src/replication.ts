@@ -122,7 +122,6 @@ export class Replication {
     this.applier.useSchema(targets);
     this.targets = targets;
     this.takeUp();
-    this.scanWanted = true;
     this.parkedWanted = true;
   }
 
@@ -130,7 +129,8 @@ export class Replication {
     if (this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!)) {
       for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
     }
-    this.placed = false;
+    // what was marked under a name that is another now is marked anew
+    [this.placed, this.scanWanted] = [false, true];
   }
 
   /** The broker is there: streams are read and written from now on. */

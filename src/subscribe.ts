@@ -111,7 +111,8 @@ export class Subscriber {
       if (state.firstSequence <= this.at.sequence + 1 && this.at.sequence <= state.lastSequence) return;
       throw new StreamGapError(stream.name, this.at.sequence + 1, state.firstSequence, state.lastSequence);
     }
-    if (identity.digest !== this.at.digest) {
+    // the same message may have come again, behind others: then only its time tells
+    if (identity.digest !== this.at.digest || identity.time !== this.at.time) {
       throw new StreamReplacedError(
         `${stream.name} holds another message at sequence ${this.at.sequence} than this node applied`,
       );

@@ -26,6 +26,19 @@ test("a shard that met an unreadable message stays stopped, and says so once", a
   assert.deepEqual(said, ["shard stopped"]);
 });
 
+test("the same message that came again, behind others, is no sign that the stream is the same", async () => {
+  const data = Uint8Array.of(1);
+  const stream = new MemoryStream("changes-1");
+  stream.messages.push({ sequence: 1, time: 2_000, data });
+  const enough = new AbortController();
+  const sleep = () => Promise.resolve(enough.abort(new Error("enough")));
+  const log: Log = { debug() {}, info() {}, warn() {}, error() {} };
+  const cursor = { sequence: 1, digest: digestOf(data), time: 1_000 };
+  const subscriber = new Subscriber({ stream, clock: { now: () => 0, sleep }, log, wake: () => {} }, cursor, new Map());
+  await subscriber.run(enough.signal);
+  assert.match(subscriber.stopped?.reason ?? "", /holds another message at sequence 1/);
+});
+
 test("a stream that loses its tail just before a subscription begins is noticed", async () => {
   const old = Uint8Array.of(1);
   const stream = new MemoryStream("changes-1");

@@ -60,7 +60,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     if (node.application.holding || !node.isInstalled) return;
     const path = world.path(`${node.name}.copy${world.next()}`);
     node.file.copyTo(path);
-    node.copies.push({ path, ahead: node.ahead, changes: node.changes });
+    node.copies.push({ path, ahead: node.ahead, changes: node.changes, rebuilt: node.rebuilt });
   },
   loseTail(world) {
     const stream = world.random.pick(world.broker.streams);
@@ -76,7 +76,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   },
   change(world, node) {
     const sql = world.setting.later[node.changes];
-    if (sql !== undefined && node.isInstalled && node.application.change(sql)) node.changes++;
+    if (sql !== undefined && node.isInstalled) node.application.change(sql);
   },
   twin(world, node) {
     if (!node.alive?.started || node.application.holding || !world.broker.leases.has(node.alive.running.id)) return;
@@ -140,6 +140,7 @@ async function travel(world: World, node: SimulatedNode): Promise<void> {
   else node.file.replaceBy(copy.path);
   node.ahead = copy.ahead;
   node.changes = copy.changes;
+  node.rebuilt = copy.rebuilt;
   node.wentBack = true;
   node.must = new Set(node.file.pending().map(({ stamp }) => stamp));
   node.endClones.abort(new Error("the source went back"));
@@ -154,6 +155,7 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
   const asleep = Promise.withResolvers<void>();
   const to = world.path(`clone${world.next()}.db`);
   const ahead = new Set([...node.ahead, ...node.file.pending().map(({ stamp }) => stamp)]);
+  const { changes } = node;
   const { signal } = node.endClones;
   const made = cloneDatabase({
     from: node.path,
@@ -173,7 +175,7 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
     () => {
       if (world.closed || signal.aborted) return;
       counters.add("clones");
-      world.addNode(to, ahead);
+      world.addNode(to, ahead, changes);
     },
     (error) => {
       if (!(error instanceof MarmotError) && !signal.aborted) world.violated(new Violation(`no clone: ${error.stack}`));

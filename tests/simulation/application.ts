@@ -1,5 +1,6 @@
 /** What the application of a node does: transactions of all shapes, while nobody asks it to wait for Marmot. */
 import type { Random } from "../support/random.ts";
+import { migratingStatement, type Migrations, rebuiltTable } from "./migrations.ts";
 import type { SimulatedNode } from "./node.ts";
 import type { TableSpec } from "./tables.ts";
 
@@ -11,6 +12,8 @@ export interface StatementFault {
   readonly message: string;
 }
 
+/** More than a cluster ever has */
+const MOST_NODES = 16;
 const REFUSED = /constraint failed|datatype mismatch|cannot store|trigger recursion/;
 const LOCKED = /database (table )?is locked|database schema is locked/;
 
@@ -23,7 +26,7 @@ export class Application {
   /** One transaction. @returns whether it was committed */
   write(): boolean {
     const { world, file } = this.node;
-    if (this.holding) return false;
+    if (this.holding || this.awaitsCapture) return false;
     try {
       file.app.exec("BEGIN IMMEDIATE");
       for (const sql of this.statements()) this.run(sql);
@@ -35,10 +38,18 @@ export class Application {
     }
   }
 
+  /** A table was rebuilt: what is written to it before Marmot has seen that is not promised to travel. */
+  private get awaitsCapture(): boolean {
+    const { file, rebuilt } = this.node;
+    if (rebuilt === undefined) return false;
+    if (file.has(`__marmot__${rebuilt}_insert`)) this.node.rebuilt = undefined;
+    return this.node.rebuilt !== undefined;
+  }
+
   /** Takes the write lock, writes, and lets go of it later. */
   hold(ms: number): void {
     const { world, file } = this.node;
-    if (this.holding) return;
+    if (this.holding || this.awaitsCapture) return;
     try {
       file.app.exec("BEGIN IMMEDIATE");
     } catch (error) {
@@ -66,11 +77,14 @@ export class Application {
 
   /** A change of the schema. */
   change(sql: string): boolean {
-    if (this.holding) return false;
+    if (this.holding || this.awaitsCapture) return false;
     try {
       this.node.file.app.exec(sql);
       this.node.world.counters.add("changes of a schema");
+      this.node.changes++;
+      this.node.rebuilt = rebuiltTable(sql) ?? this.node.rebuilt;
       this.node.changed = true;
+      this.node.world.record(this.node);
       this.node.alive?.fileChanged(false);
       return true;
     } catch (error) {
@@ -113,13 +127,20 @@ export class Application {
     }
   }
 
+  private migrating({ tables, renames }: Migrations): string {
+    const { world, changes } = this.node;
+    const row = world.random.below(8);
+    const own = MOST_NODES * row + world.nodes.indexOf(this.node);
+    return migratingStatement(tables[changes]!, renames ? own : row, world.random);
+  }
+
   private statements(): string[] {
     const { world } = this.node;
     const { random, setting } = world;
     const own = setting.tables.filter(({ name }) => name !== "pair" && name !== "ledger");
     const statements = Array.from(
       { length: 1 + random.below(random.below(6) === 0 ? 10 : 3) },
-      () => own.length === 0 ? "SELECT 1" : statement(random.pick(own), random),
+      () => setting.migrations === undefined ? statement(random.pick(own), random) : this.migrating(setting.migrations),
     );
     if (random.below(3) === 0) {
       const n = world.next();

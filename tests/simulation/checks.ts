@@ -10,7 +10,7 @@ export function check(world: World, node: SimulatedNode): void {
   if (!node.isInstalled) return;
   world.counters.add("checks");
   const pending = node.file.pending();
-  noEcho(world, node, pending);
+  noEcho(world, node, [...pending, ...node.file.otherPending()]);
   wholeTransactions(world, node);
   triggersOnce(node);
   const at = positions(world, node);
@@ -25,7 +25,7 @@ function positions(world: World, node: SimulatedNode): (Stored | undefined)[] {
   return world.broker.streams.map((stream, shard) => {
     const cursor = cursors.get(shard);
     if (cursor === undefined || cursor.sequence === 0) return undefined;
-    const stored = stream.at(cursor.sequence, cursor.digest);
+    const stored = stream.at(cursor);
     if (stored === undefined) {
       throw new Violation(`${node.name} stands at ${cursor.sequence} of shard ${shard}, which never was`);
     }
@@ -102,7 +102,8 @@ function triggersOnce(node: SimulatedNode): void {
   }
 }
 
-function difference(wanted: string, found: string): string {
+/** Lines that only one of two texts has. */
+export function difference(wanted: string, found: string): string {
   const [some, others] = [new Set(wanted.split("\n")), new Set(found.split("\n"))];
   const only = (a: Set<string>, b: Set<string>) =>
     [...a].filter((line) => !b.has(line)).map((line) => line.slice(0, 200));

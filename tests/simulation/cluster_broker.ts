@@ -10,9 +10,20 @@ export interface Stored extends StreamMessage {
   readonly shard: number;
 }
 
+/** What a cursor says of the message it stands at. */
+export interface Position {
+  readonly sequence: number;
+  readonly digest: string;
+  readonly time: number;
+}
+
+function nameOf({ sequence, digest, time }: Position): string {
+  return `${sequence} ${digest} ${time}`;
+}
+
 export class ClusterStream {
   readonly messages: Stored[] = [];
-  /** all that was ever stored, by what a cursor says of it: sequence and digest */
+  /** all that was ever stored, by what a cursor says of it */
   private readonly known = new Map<string, Stored>();
   private first = 1;
   private last: Stored | undefined;
@@ -30,15 +41,10 @@ export class ClusterStream {
 
   /** @returns its sequence */
   append(data: Uint8Array, time: number): number {
-    const name = `${this.end + 1} ${digestOf(data)}`;
-    const same = this.known.get(name);
-    // a message that was lost with the tail, and came again at its place
-    const stored = same !== undefined && same.before === this.last
-      ? same
-      : { sequence: this.end + 1, time: Math.trunc(time), data, before: this.last, shard: this.shard };
+    const stored = { sequence: this.end + 1, time: Math.trunc(time), data, before: this.last, shard: this.shard };
     this.last = stored;
     this.messages.push(stored);
-    this.known.set(name, stored);
+    this.known.set(nameOf({ ...stored, digest: digestOf(data) }), stored);
     for (const listener of [...this.listeners]) listener();
     return stored.sequence;
   }
@@ -60,9 +66,8 @@ export class ClusterStream {
     return this.messages.slice(sequence - this.first);
   }
 
-  /** What a cursor stands at. */
-  at(sequence: number, digest: string): Stored | undefined {
-    return this.known.get(`${sequence} ${digest}`);
+  at(position: Position): Stored | undefined {
+    return this.known.get(nameOf(position));
   }
 
   /** Retention, or somebody, drops the oldest. */

@@ -1,6 +1,7 @@
 /** What must hold when nothing is left to do. */
-import type { ClusterStream } from "./cluster_broker.ts";
+import type { ClusterStream, Position } from "./cluster_broker.ts";
 import type { SimulatedNode } from "./node.ts";
+import { difference } from "./checks.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
 
@@ -22,11 +23,11 @@ export function atRest(world: World): string | undefined {
 }
 
 /** Messages it has passed are no longer there, or those that it needs: it must stop by name. */
-function isCutOff(stream: ClusterStream, cursor: { sequence: number; digest: string } | undefined): boolean {
+function isCutOff(stream: ClusterStream, cursor: Position | undefined): boolean {
   const sequence = cursor?.sequence ?? 0;
   if (sequence + 1 < stream.state().firstSequence) return true;
-  if (sequence === 0) return false;
-  const passed = stream.at(sequence, cursor!.digest);
+  if (cursor === undefined || sequence === 0) return false;
+  const passed = stream.at(cursor);
   let at = stream.tip;
   while (at !== undefined && at.sequence > sequence) at = at.before;
   return at !== passed;
@@ -35,6 +36,8 @@ function isCutOff(stream: ClusterStream, cursor: { sequence: number; digest: str
 function unrestOf(world: World, node: SimulatedNode, cutOff: readonly boolean[]): string | undefined {
   const process = node.alive;
   if (!process?.started) return "it has not started";
+  const { migrations, later } = world.setting;
+  if (migrations !== undefined && node.changes < later.length) return "its schema is not the last one";
   const status = process.running.status();
   if (status.parked.length > 0) return `parked: ${JSON.stringify(status.parked)}`;
   if (status.stops.length > 0) return `stopped: ${status.stops}`;
@@ -48,8 +51,10 @@ function unrestOf(world: World, node: SimulatedNode, cutOff: readonly boolean[])
     if (cursor !== world.broker.streams[shard]!.end) return `at ${cursor} of ${world.broker.streams[shard]!.end}`;
     if (publisher !== "ready") return `publisher ${publisher}`;
   }
-  const pending = node.file.pending();
-  if (pending.length > 0 && !cutOff.includes(true)) return `${pending.length} pending: ${JSON.stringify(status)}`;
+  const pending = [...node.file.pending(), ...node.file.otherPending()];
+  if (pending.length > 0 && !cutOff.includes(true)) {
+    return `pending: ${pending.map(({ table, seq }) => `${table} ${seq}`)}`;
+  }
   return undefined;
 }
 
@@ -64,9 +69,14 @@ function fullTextAgrees({ setting }: World, { name, file }: SimulatedNode): void
 }
 
 function allEqual([first, ...others]: readonly SimulatedNode[]): void {
-  const wanted = first?.file.dump(true);
+  const dump = (node: SimulatedNode) =>
+    node.world.setting.migrations === undefined ? node.file.dump(true) : node.file.changingDump();
+  const wanted = first === undefined ? "" : dump(first);
   for (const other of others) {
-    if (other.file.dump(true) !== wanted) throw new Violation(`I1: ${other.name} is not equal to ${first?.name}`);
+    const found = dump(other);
+    if (found !== wanted) {
+      throw new Violation(`I1: ${other.name} is not equal to ${first?.name}\n${difference(wanted, found)}`);
+    }
   }
 }
 
@@ -81,7 +91,7 @@ function nothingLost(world: World, nodes: readonly SimulatedNode[]): void {
 
 /** No old value of an origin landed over a newer one. */
 function inOrder(world: World): void {
-  if (world.nodes.some(({ wentBack }) => wentBack)) return;
+  if (world.nodes.some(({ wentBack }) => wentBack) || world.setting.later.length > 0) return;
   const last = new Map<string, number>();
   eachAccepted(world, (origin, stamp) => {
     const { table, order } = world.entries.of(stamp);

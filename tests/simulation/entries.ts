@@ -6,7 +6,7 @@ export interface Entry {
   readonly table: string;
   /** as in the change log: 3 deletes */
   readonly op: number;
-  /** of a delete only the key's */
+  /** of a delete only the key's; none where the table is a changing one */
   readonly columns: readonly string[];
   /** SQL literals */
   readonly values: readonly string[];
@@ -54,6 +54,7 @@ export class Entries {
     const entry = this.byStamp.get(stamp);
     this.sent.add(stamp);
     if (entry === undefined) throw new Violation("I5: a message holds an entry that no application made");
+    if (entry.columns.length === 0) return entry;
     const as = (names: readonly string[], some: readonly string[]) =>
       names.map((name, i) => `${name}=${some[i]}`).sort();
     const [sent, made] = [as(columns, values).join(), as(entry.columns, entry.values).join()];

@@ -3,7 +3,7 @@ import { copyFileSync, renameSync, rmSync } from "node:fs";
 import { backup, DatabaseSync, type StatementSync } from "node:sqlite";
 import type { Entry } from "./entries.ts";
 import { Shadow, type StreamLaw } from "./law.ts";
-import type { Stored } from "./cluster_broker.ts";
+import type { Position, Stored } from "./cluster_broker.ts";
 import { literalOf } from "./literals.ts";
 import type { TableSpec } from "./tables.ts";
 
@@ -14,6 +14,8 @@ export interface FileOptions {
   readonly shards: number;
   readonly law: StreamLaw;
   readonly pragmas: string;
+  /** has it tables besides `tables`, that change? */
+  readonly changing: boolean;
   /** of the stamps that the application's triggers give */
   readonly stamp: () => bigint;
 }
@@ -67,7 +69,7 @@ export class NodeFile {
   }
 
   has(table: string): boolean {
-    return this.rows(`SELECT 1 FROM sqlite_schema WHERE name = '${table}'`).length > 0;
+    return this.rows(`SELECT 1 FROM sqlite_schema WHERE name = '${table.replaceAll("'", "''")}'`).length > 0;
   }
 
   /** Entries that have not come back, oldest first for each table. */
@@ -91,11 +93,50 @@ export class NodeFile {
     });
   }
 
-  cursors(): Map<number, { sequence: number; digest: string }> {
-    const rows = this.rows("SELECT shard, cursor, digest FROM __marmot__cursors");
-    return new Map(
-      rows.map(([shard, cursor, digest]) => [Number(shard), { sequence: Number(cursor), digest: String(digest) }]),
+  /** Entries of tables that change: what they are about is not looked at. */
+  otherPending(): Pending[] {
+    const { tables, changing } = this.options;
+    if (!changing) return [];
+    const known = new Set(tables.map(({ name }) => `__marmot__${name}_change_log`));
+    const logs = this.reader.prepare(
+      "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '\\_\\_marmot\\_\\_%\\_change\\_log' ESCAPE '\\'",
+    ).all().map(({ name }) => String(name));
+    return logs.filter((log) => !known.has(log)).flatMap((log) =>
+      this.reader.prepare(`SELECT seq, op, CAST(stamp AS TEXT) AS stamp FROM "${log}" ORDER BY seq`).all().map((
+        entry,
+      ) => ({
+        seq: Number(entry.seq),
+        op: Number(entry.op),
+        stamp: String(entry.stamp),
+        table: log,
+        columns: [],
+        values: [],
+        transaction: 0,
+        order: 0,
+      }))
     );
+  }
+
+  /** All rows of tables that change, with columns by name. */
+  changingDump(): string {
+    const tables = this.reader.prepare(
+      "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE '\\_\\_marmot%' ESCAPE '\\' " +
+        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name <> 'audit' ORDER BY name",
+    ).all().map(({ name }) => String(name));
+    return tables.map((table) => {
+      const rows = this.reader.prepare(`SELECT * FROM "${table}"`).all().map((row) =>
+        JSON.stringify(Object.entries(row).sort())
+      );
+      return `${table}\n${rows.sort().map((row) => `  ${row}\n`).join("")}`;
+    }).join("");
+  }
+
+  /** By shard. */
+  cursors(): Map<number, Position> {
+    const rows = this.rows("SELECT shard, cursor, digest, time FROM __marmot__cursors");
+    return new Map(rows.map(([shard, cursor, digest, time]) => {
+      return [Number(shard), { sequence: Number(cursor), digest: String(digest), time: Number(time) }];
+    }));
   }
 
   /**

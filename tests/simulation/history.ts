@@ -19,6 +19,9 @@ const START_MS = 60_000;
 const REST_MS = 600_000;
 const REST_POLL_MS = 500;
 
+/** What a failure begins with that is the simulation's own */
+export const BROKEN = "the simulation broke";
+
 export interface HistoryOptions {
   readonly seed: number;
   /** at most so many actions */
@@ -64,7 +67,7 @@ export async function runHistory({ seed, steps, trace }: HistoryOptions): Promis
     }
     await end(world);
   } catch (error) {
-    failure = error instanceof Violation ? error.message : error instanceof Error ? `${error.stack}` : String(error);
+    failure = error instanceof Violation ? error.message : `${BROKEN}: ${(error as Error).stack}`;
     trace?.(failure);
   } finally {
     world.counters.add("events", world.time.events);
@@ -99,7 +102,11 @@ async function end(world: World): Promise<void> {
   const limit = world.time.now + REST_MS;
   for (;;) {
     await world.run(world.time.now + REST_POLL_MS);
-    for (const node of world.nodes) if (node.alive === undefined) node.start();
+    for (const node of world.nodes) {
+      if (node.alive === undefined) node.start();
+      const left = world.setting.migrations === undefined ? undefined : world.setting.later[node.changes];
+      if (left !== undefined) node.application.change(left);
+    }
     const unrest = atRest(world);
     if (unrest === undefined) return;
     if (world.time.now >= limit) throw new Violation(`it does not come to rest: ${unrest}`);

@@ -40,7 +40,8 @@ export class StreamLaw {
   /** shard and transaction → the stamps of what it wrote there */
   private readonly batches = new Map<string, string>();
 
-  constructor(private readonly entries: Entries) {}
+  /** @param whole are transactions seen whole in the stream? Where triggers are made anew, rows are logged anew, too */
+  constructor(private readonly entries: Entries, private readonly whole: boolean) {}
 
   of(stored: Stored | undefined): Accepted {
     if (stored === undefined) return NOTHING;
@@ -63,7 +64,7 @@ export class StreamLaw {
     parts.delete(origin);
     if (!last) parts.set(origin, pieces);
     const entries = last ? this.entriesOf(pieces) : [];
-    this.requireWhole(shard, entries);
+    if (this.whole) this.requireWhole(shard, entries);
     return { origin, seen: new Map(before.seen).set(origin, { nonce, epoch, number }), parts, entries };
   }
 
@@ -170,7 +171,9 @@ export class Shadow {
   }
 
   private laying({ table, op, columns, values }: Entry): string {
-    const { name, key, keyCollate } = this.tables.get(table)!;
+    const known = this.tables.get(table);
+    if (known === undefined) return "";
+    const { name, key, keyCollate } = known;
     const value = (column: string) => values[columns.indexOf(column)]!;
     const same = key.map((column) => `${column}${keyCollate} IS ${value(column)}`).join(" AND ");
     const remove = `DELETE FROM ${name} WHERE ${same}`;

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process, { execPath } from "node:process";
 import { fileURLToPath } from "node:url";
+import { BROKEN } from "./history.ts";
 import type { Mutant } from "./mutants.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
@@ -35,6 +36,7 @@ export async function hunt(mutant: Mutant, firstSeed: number, mostSeeds: number)
     const file = join(folder, mutant.file);
     writeFileSync(file, mutate(readFileSync(file, "utf8"), mutant));
     const shown = await firstFailure(folder, firstSeed, mostSeeds);
+    if (shown?.failure.startsWith(BROKEN)) throw new Error(`${mutant.name}: ${shown.failure}`);
     const seconds = Math.round((performance.now() - started) / 1000);
     const histories = shown === undefined ? undefined : shown.seed - firstSeed + 1;
     return { name: mutant.name, rule: mutant.rule, histories, seconds, shown: shown?.failure.split("\n")[0] ?? "" };

@@ -13,6 +13,7 @@ export interface Copy {
   readonly path: string;
   readonly ahead: ReadonlySet<string>;
   readonly changes: number;
+  readonly rebuilt: string | undefined;
 }
 
 export class SimulatedNode {
@@ -39,6 +40,8 @@ export class SimulatedNode {
   readonly speed: Speed;
   /** how many of the later changes of the schema it has */
   changes = 0;
+  /** a table without Marmot's triggers, for now */
+  rebuilt: string | undefined;
   /** Marmot has logged rows anew: entries that were there are gone with it */
   logged = false;
   /** a copy of another node's file, started as it is: it must not come to life */
@@ -55,6 +58,7 @@ export class SimulatedNode {
       shards: world.shards,
       law: world.law,
       pragmas: setting.pragmas,
+      changing: setting.migrations !== undefined,
       stamp: () => world.stamp(),
     });
     this.application = new Application(this);

@@ -2,9 +2,10 @@
 import type { Random } from "../support/random.ts";
 import type { Weather } from "./link.ts";
 import { drawTriggerSchema, type TriggerSchema } from "./trigger_tables.ts";
+import { drawMigrations, type Migrations } from "./migrations.ts";
 import { AUDIT, drawTable, LEDGER, PAIR, type TableSpec } from "./tables.ts";
 
-export type Kind = "rows" | "stream" | "triggers";
+export type Kind = "rows" | "stream" | "triggers" | "schema";
 
 export interface Setting {
   readonly kind: Kind;
@@ -19,6 +20,8 @@ export interface Setting {
   readonly sql: readonly string[];
   /** changes of the schema, on each node at a time of its own */
   readonly later: readonly string[];
+  /** where they change tables: those are not in `tables`, and not compared with the law, but with each other in the end */
+  readonly migrations: Migrations | undefined;
   readonly weather: Weather;
   /** ms a statement takes, drawn for each node */
   readonly speeds: readonly number[];
@@ -31,20 +34,23 @@ export interface Setting {
 }
 
 const HEADER_BYTES = 62;
-const KINDS: readonly Kind[] = ["rows", "rows", "rows", "rows", "stream", "triggers", "triggers"];
+const KINDS: readonly Kind[] = ["rows", "rows", "rows", "rows", "stream", "triggers", "triggers", "schema"];
 
 export function drawSetting(random: Random): Setting {
   const kind = random.pick(KINDS);
   const trouble = random.pick([0, 0, 0.02, 0.1]);
   const latency = random.pick([0.5, 5, 60]);
-  const schema = kind === "triggers" ? drawTriggerSchema(random) : drawTables(random);
+  const shards = random.pick([1, 1, 1, 2, 2, 3, 8]);
+  // rows that are spread can't become UNIQUE: the node says so, and publishes nothing
+  const migrations = kind === "schema" ? drawMigrations(random, shards === 1) : undefined;
+  const schema = kind === "triggers" ? drawTriggerSchema(random) : drawTables(random, migrations);
   const tables = [...schema.tables, PAIR, LEDGER];
   const recursive = kind === "triggers" &&
     (schema.tables.some(({ name }) => name === "notes") || random.below(4) === 0);
   return {
     kind,
     nodes: random.pick([2, 2, 2, 3, 3, 3, 4, 5, 7]),
-    shards: random.pick([1, 1, 1, 2, 2, 3, 8]),
+    shards,
     steps: 15 + random.below(45),
     wal: random.below(4) === 0,
     pragmas: `PRAGMA foreign_keys = ${kind === "triggers" ? "ON" : "OFF"}; ` +
@@ -52,6 +58,7 @@ export function drawSetting(random: Random): Setting {
     tables,
     sql: [...tables.flatMap(({ sql }) => sql), ...AUDIT, ...schema.before],
     later: schema.after,
+    migrations,
     weather: { lost: trouble, answerLost: trouble, doubled: trouble, late: trouble / 2, latency },
     speeds: random.below(4) === 0 ? [0.01, 2] : [0.01],
     maxPayload: random.pick([HEADER_BYTES + 70, HEADER_BYTES + 300, 1e6, 1e6]),
@@ -61,14 +68,16 @@ export function drawSetting(random: Random): Setting {
   };
 }
 
-function drawTables(random: Random): TriggerSchema {
+function drawTables(random: Random, migrations: Migrations | undefined): TriggerSchema {
+  if (migrations !== undefined) return { tables: [], before: migrations.sql, after: migrations.later };
   const tables = Array.from({ length: 1 + random.below(3) }, (_, i) => drawTable(`t${i + 1}`, random));
   return { tables, before: [], after: [] };
 }
 
 function drawWeights(kind: Kind, random: Random): Record<string, number> {
   const travels = random.below(3) === 0 ? 4 : 0;
-  const loses = kind === "stream" ? 3 : 0;
+  // not both: where the message at a cursor is purged, nothing is left to compare
+  const stream = kind === "stream" ? random.pick(["lost", "purged"]) : "whole";
   return {
     write: 60,
     hold: 3,
@@ -79,8 +88,8 @@ function drawWeights(kind: Kind, random: Random): Record<string, number> {
     part: 4,
     mend: 8,
     brokerRestart: random.pick([0, 2]),
-    loseTail: loses,
-    purge: loses,
+    loseTail: stream === "lost" ? 5 : 0,
+    purge: stream === "purged" ? 4 : 0,
     busy: 2,
     full: random.pick([0, 2]),
     jump: 1,
@@ -88,6 +97,6 @@ function drawWeights(kind: Kind, random: Random): Record<string, number> {
     travel: travels,
     clone: random.pick([0, 1]),
     twin: random.below(4) === 0 ? 1 : 0,
-    change: kind === "triggers" ? 5 : 0,
+    change: kind === "triggers" || kind === "schema" ? 5 : 0,
   };
 }

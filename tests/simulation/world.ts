@@ -30,7 +30,7 @@ export class World {
   readonly time = new VirtualTime();
   readonly counters = new Counters();
   readonly entries = new Entries();
-  readonly law = new StreamLaw(this.entries);
+  readonly law: StreamLaw;
   readonly broker: ClusterBroker;
   readonly nodes: SimulatedNode[] = [];
   readonly twins: SimulatedNode[] = [];
@@ -50,6 +50,7 @@ export class World {
     private readonly folder: string,
     private readonly tracing: Trace | undefined,
   ) {
+    this.law = new StreamLaw(this.entries, setting.later.length === 0);
     this.broker = new ClusterBroker(setting.shards);
     for (const stream of this.broker.streams) {
       stream.listen(() => this.note(`${this.time.now} ${stream.name} ${contentOf(stream.tip!.data)}`));
@@ -70,9 +71,10 @@ export class World {
   }
 
   /** A clone joins. */
-  addNode(path: string, ahead: ReadonlySet<string>): void {
+  addNode(path: string, ahead: ReadonlySet<string>, changes: number): void {
     const node = this.makeNode(path);
     node.ahead = ahead;
+    node.changes = changes;
     node.start();
   }
 
@@ -120,7 +122,7 @@ export class World {
   record(node: SimulatedNode): void {
     const transaction = ++this.transactions;
     if (!node.isInstalled) return;
-    for (const pending of node.file.pending()) {
+    for (const pending of [...node.file.pending(), ...node.file.otherPending()]) {
       if (this.entries.has(pending.stamp)) continue;
       this.entries.record({ ...pending, transaction });
       node.must.add(pending.stamp);
