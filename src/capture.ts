@@ -52,6 +52,8 @@ export class Capture {
   private readonly readers: Reader[];
   private marks: Mark[] = [];
   private readonly scannedTo = new Map<string, number>();
+  /** by table, the newest entry that was read to be published, while it is there */
+  private readonly lastRead = new Map<string, { readonly seq: number; readonly stamp: bigint }>();
   private heads: { readonly query: Statement; readonly names: readonly string[] }[] = [];
   private version = -1;
   private readonly encoder = new FrameEncoder();
@@ -91,6 +93,18 @@ export class Capture {
   /** highest seq of a table's log that a scan has seen */
   scanned(table: string): number {
     return this.scannedTo.get(table) ?? 0;
+  }
+
+  /**
+   * Do the logs still hold what was read from them? An older copy of the file may have the same cursor, and numbers that
+   * are on their way would be those of other entries.
+   */
+  holdsWhatWasRead(): boolean {
+    return [...this.lastRead].every(([table, { seq, stamp }]) => {
+      const log = this.sources.get(table)?.log;
+      if (log === undefined) return true;
+      return log.highest() >= seq && (log.stampOf(seq) ?? stamp) === stamp;
+    });
   }
 
   /** One read snapshot: marks what was committed since the last one. Throws what SQLite throws (busy). */
@@ -159,6 +173,7 @@ export class Capture {
       if (end !== undefined && end > highest) reader.batch!.ends.set(table, highest);
     }
     if (this.scanned(table) > highest) this.scannedTo.set(table, highest);
+    if ((this.lastRead.get(table)?.seq ?? 0) > highest) this.lastRead.delete(table);
     this.marks = this.marks.filter((mark) => {
       const end = mark.ends.get(table);
       if (end === undefined) return true;
@@ -224,6 +239,7 @@ export class Capture {
       const source = this.sources.get(table);
       if (source === undefined || after >= end) continue;
       let begun = false;
+      let newest: Change | undefined;
       moved.set(table, end);
       for (const change of source.log.read(after, end, Number.MAX_SAFE_INTEGER)) {
         if (full) {
@@ -235,8 +251,12 @@ export class Capture {
         begun = true;
         this.nullKeys ||= hasNullKey(change, source.log.shape.key);
         this.encoder.add(change.op, change.seq, change.stamp, change.values);
+        newest = change;
         changes++;
         full = this.encoder.size >= this.frameBytes;
+      }
+      if (newest !== undefined && newest.seq > (this.lastRead.get(table)?.seq ?? 0)) {
+        this.lastRead.set(table, { seq: newest.seq, stamp: newest.stamp });
       }
       if (full) break;
     }

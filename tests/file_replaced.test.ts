@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { DatabaseSync } from "node:sqlite";
+import { backup, DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import type { Broker } from "../src/broker.ts";
 import { type Node, startNode } from "../src/marmot.ts";
@@ -110,6 +110,29 @@ test("a file that is half restored is waited for, and the node goes on with the 
     const again = await told.until("waiting for a database");
     await told.until("capturing", again);
     write(path, "INSERT INTO t VALUES (3, 'c')");
+    await node.settled(AbortSignal.timeout(PROMPT_MS));
+    const app = new DatabaseSync(path);
+    assert.deepEqual(app.prepare("SELECT id FROM t").all().map(({ id }) => id), [1, 2, 3]);
+    app.close();
+  }));
+
+test("an older copy with the same cursor is noticed by the entries that are not there any more", () =>
+  withNode(async ({ node, told, path, stream }) => {
+    write(path, "INSERT INTO t VALUES (1, 'a')");
+    await node.settled(AbortSignal.timeout(PROMPT_MS));
+    copyFileSync(path, `${path}.backup`);
+    stream.direct = false;
+    write(path, "INSERT INTO t VALUES (2, 'b')");
+    const limit = AbortSignal.timeout(PROMPT_MS);
+    while (stream.network.length === 0) await new Promise((resolve) => setTimeout(resolve, 5, limit.throwIfAborted()));
+    const older = new DatabaseSync(`${path}.backup`);
+    await backup(older, path);
+    older.close();
+    write(path, "INSERT INTO t VALUES (3, 'c')");
+    await told.until("starting again");
+    stream.flush();
+    stream.direct = true;
+    await told.until("capturing", await told.until("starting again"));
     await node.settled(AbortSignal.timeout(PROMPT_MS));
     const app = new DatabaseSync(path);
     assert.deepEqual(app.prepare("SELECT id FROM t").all().map(({ id }) => id), [1, 2, 3]);

@@ -20,6 +20,7 @@ export class ChangeLog {
   private readonly entries: EntryReader;
   private readonly highestSeq: Statement;
   private readonly lowestSeq: Statement;
+  private readonly stamp: Statement;
   private readonly deleteRange: Statement;
   private readonly deleteStamped: Statement;
 
@@ -28,6 +29,7 @@ export class ChangeLog {
     this.entries = new EntryReader(db, log, shape.columns.map((column) => `l.${id(valueColumn(column))}`), encoding);
     this.highestSeq = new LazyStatement(db, () => `SELECT max(seq) FROM ${log}`);
     this.lowestSeq = new LazyStatement(db, () => `SELECT min(seq) FROM ${log}`);
+    this.stamp = new LazyStatement(db, () => `SELECT stamp FROM ${log} WHERE seq = ?`);
     this.deleteRange = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
     this.deleteStamped = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
   }
@@ -61,6 +63,11 @@ export class ChangeLog {
   /** 0 when the log is empty */
   lowest(): number {
     return Number(this.lowestSeq.get()![0] ?? 0);
+  }
+
+  /** undefined when there is no such entry */
+  stampOf(seq: number): bigint | undefined {
+    return this.stamp.get(BigInt(seq))?.[0] as bigint | undefined;
   }
 
   /** Deletes entries whose seqs are known to be those of an own batch; neighbours go in one statement. */

@@ -183,8 +183,8 @@ export const APPLY: readonly Mutant[] = [
     "no rebase",
     "pending entries are laid over what was applied",
     "apply",
-    "        work.laying.rebase();\n        cursor",
-    "        cursor",
+    "    laying.rebase();\n",
+    "    void laying;\n",
   ),
   mutant(
     "rebase last only",
@@ -354,4 +354,36 @@ export const SCHEMA: readonly Mutant[] = [
   ),
 ];
 
-export const MUTANTS: readonly Mutant[] = [...PUBLISH, ...APPLY, ...SCHEMA];
+/** Mended because the simulation, or the making of it, showed them. */
+export const MENDED: readonly Mutant[] = [
+  mutant(
+    "half a guard taken for a whole one",
+    "a table is guarded once both of its guards are there",
+    "sqlite/trigger_policy",
+    `    for (const event of ["UPDATE", "DELETE"]) {\n      const name`,
+    `    this.guarded.add(folded);\n    for (const event of ["UPDATE", "DELETE"]) {\n      const name`,
+  ),
+  mutant(
+    "older copy with the same cursor not noticed",
+    "a log that lacks what was read from it means another file",
+    "replication",
+    "if (!this.capture.holdsWhatWasRead()) throw new ReplacedError(WENT_BACK);",
+    "",
+  ),
+  mutant(
+    "time of a message not compared",
+    "the message at the cursor has the same time, too",
+    "subscribe",
+    " || identity.time !== this.at.time",
+    "",
+  ),
+  mutant(
+    "renamed table not scanned anew",
+    "what was marked under a name that is another now is marked anew",
+    "replication",
+    "[this.placed, this.scanWanted] = [false, true];",
+    "this.placed = false;",
+  ),
+];
+
+export const MUTANTS: readonly Mutant[] = [...PUBLISH, ...APPLY, ...SCHEMA, ...MENDED];
