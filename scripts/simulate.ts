@@ -105,21 +105,21 @@ async function huntMutants(
   const waiting = MUTANTS.filter(({ name }) => only === undefined || name.includes(only));
   print(`${waiting.length} mutants, histories from seed ${first} on`);
   const found: Found[] = [];
+  const order = MUTANTS.map(({ name }) => name);
   const hunter = async () => {
     for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
       const result = await hunt(mutant, first, MUTANT_SEEDS);
       found.push(result);
+      found.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+      if (json !== undefined) {
+        writeFileSync(json, `${JSON.stringify({ firstSeed: first, mutants: found }, undefined, 2)}\n`);
+      }
       print(`${result.name}: ${result.histories ?? "NOT FOUND"} (${result.seconds} s) ${result.shown}`);
     }
   };
   await Promise.all(Array.from({ length: Number(jobs ?? cpus().length) }, hunter));
   const missed = found.filter(({ histories }) => histories === undefined);
   print(`${found.length - missed.length} of ${found.length} mutants were found`);
-  if (json !== undefined) {
-    const order = MUTANTS.map(({ name }) => name);
-    found.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-    writeFileSync(json, `${JSON.stringify({ firstSeed: first, mutants: found }, undefined, 2)}\n`);
-  }
   return missed.length === 0 ? 0 : 1;
 }
 
