@@ -100,8 +100,9 @@ export class Link implements Broker {
     this.comeBack();
   }
 
-  /** The broker ended: its clients see it at once. */
+  /** The broker ended: its clients see it at once, and nothing comes on the old connection any more. */
   brokerEnded(): void {
+    for (const subscription of this.subscriptions) subscription.cutOff();
     this.noticeLoss();
   }
 
@@ -290,6 +291,7 @@ class SimulatedSubscription implements Subscription {
   private wake = Promise.withResolvers<void>();
   private readonly silence: () => void;
   private pumping = false;
+  private isCutOff = false;
 
   /** @param next the sequence that the broker sends next */
   constructor(
@@ -303,11 +305,11 @@ class SimulatedSubscription implements Subscription {
 
   /** The broker sends what there is. */
   pump(): void {
-    if (this.pumping || this.ended !== undefined || this.next > this.stream.end) return;
+    if (this.pumping || this.isCutOff || this.ended !== undefined || this.next > this.stream.end) return;
     this.pumping = true;
     this.link.deliver(() => {
       this.pumping = false;
-      if (this.ended !== undefined) return;
+      if (this.isCutOff || this.ended !== undefined) return;
       try {
         const messages = this.stream.from(this.next).slice(0, 1 + this.link.options.random.below(20));
         this.arrived.push(...messages);
@@ -340,6 +342,11 @@ class SimulatedSubscription implements Subscription {
   close(): Promise<void> {
     this.end(new SubscriptionLostError("closed"));
     return Promise.resolve();
+  }
+
+  /** Its connection is gone; it ends when there is another one. */
+  cutOff(): void {
+    this.isCutOff = true;
   }
 
   lose(why: string): void {

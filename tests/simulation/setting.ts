@@ -34,8 +34,8 @@ export interface Setting {
 }
 
 const HEADER_BYTES = 62;
-/** "lost" and the kind "schema" are not drawn yet: each shows something that is not settled */
-const STREAMS: readonly ("lost" | "purged")[] = ["purged"];
+const STREAMS: readonly ("lost" | "purged")[] = ["lost", "purged"];
+/** The kind "schema" is not drawn yet: it shows something that is not settled */
 const KINDS: readonly Kind[] = ["rows", "rows", "rows", "rows", "stream", "triggers", "triggers"];
 
 export function drawSetting(random: Random): Setting {
