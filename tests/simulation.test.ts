@@ -10,7 +10,7 @@ import { PROJECT, RUNTIME, scriptCommand } from "./support/runtime.ts";
 
 /** On Deno; few on Bun, to see that they run there, too. */
 const SEEDS = RUNTIME === "deno" ? 1_000 : 30;
-const COMPARED = 30;
+const COMPARED = 20;
 /** A busy machine does fewer */
 const SECONDS = 120;
 const FEWEST = 20;

@@ -108,7 +108,8 @@ export class EntryReader {
       const ascii = this.asciiOf(text);
       if (ascii !== undefined) return ascii;
     }
-    if (text.includes(NOT_UTF8) || !text.isWellFormed()) return undefined;
+    // Bun doesn't cut at a NUL; with as many statements on both, a simulated history is the same on both
+    if (text.includes(NOT_UTF8) || text.includes("\0") || !text.isWellFormed()) return undefined;
     const bytes = encoder.encode(text);
     return bytes.length === length ? bytes : undefined;
   }
@@ -121,7 +122,7 @@ export class EntryReader {
     const start = this.poolAt;
     for (let i = 0; i < text.length; i++) {
       const code = text.charCodeAt(i);
-      if (code > 0x7f) return undefined;
+      if (code > 0x7f || code === 0) return undefined;
       this.pool[start + i] = code;
     }
     this.poolAt = start + text.length;
