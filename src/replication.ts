@@ -70,6 +70,8 @@ export class Replication {
   private running: Promise<void> | undefined;
   private readonly alarm = new Alarm();
   private scanWanted = true;
+  /** is the file still the one this process left, since the last commit of another connection? */
+  private isChecked = true;
   private readonly reading = new ReadingPace();
   private scanAfter = 0;
   private applyAfter = 0;
@@ -275,10 +277,10 @@ export class Replication {
   private look(now: number): number {
     const { observation } = this;
     if (observation.isReplaced(now)) throw new ReplacedError("the database file was replaced");
-    if (observation.committed(now)) {
-      if (!this.applier!.isSameFile()) throw new ReplacedError(WENT_BACK);
-      this.scanWanted = true;
-    }
+    // a lock may be in the way of what follows: it is not seen again
+    if (observation.committed(now)) [this.scanWanted, this.isChecked] = [true, false];
+    if (!this.isChecked && !this.applier!.isSameFile()) throw new ReplacedError(WENT_BACK);
+    this.isChecked = true;
     if (!this.scanWanted) return observation.patience(now);
     if (now < this.reading.after || now < this.scanAfter) return Math.max(this.reading.after, this.scanAfter) - now;
     const start = this.options.runtime.clock.now();

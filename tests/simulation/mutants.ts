@@ -250,6 +250,13 @@ export const APPLY: readonly Mutant[] = [
     "return true;",
   ),
   mutant(
+    "commit forgotten at a lock",
+    "a commit that was seen is scanned, whatever is in the way of the next statement",
+    "replication",
+    "if (observation.committed(now)) [this.scanWanted, this.isChecked] = [true, false];",
+    "const seen = observation.committed(now) && this.applier!.isSameFile(); this.scanWanted ||= seen;",
+  ),
+  mutant(
     "new file not noticed",
     "a path that leads to another file means another file",
     "observation",
