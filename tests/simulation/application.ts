@@ -14,7 +14,7 @@ export interface StatementFault {
 
 /** More than a cluster ever has */
 const MOST_NODES = 16;
-const REFUSED = /constraint failed|datatype mismatch|cannot store|trigger recursion/;
+const REFUSED = /constraint failed|datatype mismatch|cannot store|trigger recursion|triggers nested too deep/;
 const LOCKED = /database (table )?is locked|database schema is locked/;
 
 export class Application {
