@@ -129,7 +129,7 @@ export class PendingIndex {
     for (let hash = queue.pop(); hash !== undefined; hash = queue.pop()) {
       for (const slot of this.slots(hash)) {
         const seq = this.seqs[slot]!;
-        if (seq < lowest || found.has(seq)) continue;
+        if (seq < lowest) continue;
         found.add(seq);
         for (const other of this.hashesAround(slot)) {
           if (seen.has(other)) continue;
@@ -138,7 +138,9 @@ export class PendingIndex {
         }
       }
     }
-    return this.withoutOverwritten(this.readAll([...found].sort((a, b) => a - b)));
+    // a number may have been used again, and was found by what an older entry was about
+    const entries = this.readAll([...found].sort((a, b) => a - b));
+    return this.withoutOverwritten(entries.filter((entry) => seen.has(this.keyHash(this.keyOf(entry)))));
   }
 
   /** Entries that are near each other are read together. @param seqs in order; some may be gone */
