@@ -37,7 +37,7 @@ export interface Part {
 
 interface Reader {
   readonly position: Map<string, number>;
-  batch: { readonly ends: Map<string, number>; readonly base: number; sent: boolean } | undefined;
+  batch: { readonly ends: Map<string, number>; base: number; sent: boolean } | undefined;
 }
 
 interface Source {
@@ -249,6 +249,8 @@ export class Capture {
         if (!this.isOf(shard, source, change)) continue;
         if (!begun) this.encoder.begin(source.log.shape);
         begun = true;
+        // laid over what came meanwhile without these columns: its rows must be written when it comes back
+        if (source.log.isFilled(change.seq)) batch.base = 0;
         this.nullKeys ||= hasNullKey(change, source.log.shape.key);
         this.encoder.add(change.op, change.seq, change.stamp, change.values);
         newest = change;
@@ -270,9 +272,9 @@ export class Capture {
 
   private isOf(shard: number, source: Source, change: Change): boolean {
     if (this.shards === 1) return true;
-    const { table, key, collations } = source.log.shape;
-    if (source.placement === "whole") return shardOf(hashKey(table, [], []), this.shards) === shard;
-    return shardOf(hashKey(table, keyOf(change, key), collations), this.shards) === shard;
+    const { home, key, collations } = source.log.shape;
+    if (source.placement === "whole") return shardOf(hashKey(home, [], []), this.shards) === shard;
+    return shardOf(hashKey(home, keyOf(change, key), collations), this.shards) === shard;
   }
 }
 

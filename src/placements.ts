@@ -30,7 +30,7 @@ export class Placements {
       for (const name of installed.logs) {
         const table = installed.captured.get(name);
         const proposal = table === undefined ? "rows" : placementOf(table);
-        const answer = await registry.agreePlacement(name, proposal);
+        const answer = await registry.agreePlacement(fold(installed.names.homeOf(name)), proposal);
         this.agreed.set(name, answer);
         if (answer === "rows" && proposal === "whole") {
           this.trouble =

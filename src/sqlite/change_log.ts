@@ -14,6 +14,10 @@ const CHUNK_BYTES = 512 * 1024;
 
 export interface LogShape extends TableShape {
   readonly collations: readonly string[];
+  /** what rows are hashed under: the table's name before any rename */
+  readonly home: string;
+  /** index of a column → the last of the entries that were made before the table had it */
+  readonly filled: ReadonlyMap<number, number>;
 }
 
 export class ChangeLog {
@@ -23,8 +27,11 @@ export class ChangeLog {
   private readonly stamp: Statement;
   private readonly deleteRange: Statement;
   private readonly deleteStamped: Statement;
+  /** entries up to here were made before the table had all of its columns */
+  private filledTo: number;
 
   constructor(db: Database, readonly shape: LogShape, encoding: TextEncoding) {
+    this.filledTo = Math.max(0, ...shape.filled.values());
     const log = id(logName(shape.table));
     this.entries = new EntryReader(db, log, shape.columns.map((column) => `l.${id(valueColumn(column))}`), encoding);
     this.highestSeq = new LazyStatement(db, () => `SELECT max(seq) FROM ${log}`);
@@ -53,6 +60,23 @@ export class ChangeLog {
       left -= entries.length;
       chunk = Math.max(1, Math.min(CHUNK_ROWS, 4 * chunk, Math.floor(CHUNK_BYTES * entries.length / (bytes + 1))));
     }
+  }
+
+  /** Was the entry made before the table had all of its columns? Values of the others were filled in since. */
+  isFilled(seq: number): boolean {
+    return seq <= this.filledTo;
+  }
+
+  /** Indexes of the columns that the table had when the entry was made. */
+  madeWith(seq: number): number[] {
+    return this.shape.columns.map((_, column) => column).filter((column) =>
+      seq > Math.min(this.filledTo, this.shape.filled.get(column) ?? 0)
+    );
+  }
+
+  /** Entries were acknowledged: numbers above the highest one left will be used again. */
+  acknowledged(highest: number): void {
+    this.filledTo = Math.min(this.filledTo, highest);
   }
 
   /** 0 when the log is empty */

@@ -182,8 +182,9 @@ class Installation {
     });
     this.logs.rename(renamed.map(({ then, now }) => [then, now]));
     renameParked(this.db, renamed.map(({ then, now }) => [then, now]));
-    for (const { then, now } of renamed) {
-      this.names.renameTable(then, now);
+    const homes = renamed.map(({ then }) => this.names.homeOf(then));
+    for (const [place, { then, now }] of renamed.entries()) {
+      this.names.renameTable(then, now, homes[place]!);
       this.moved.add(fold(then)).add(fold(now));
       this.renamed.add(fold(now));
     }
@@ -223,10 +224,11 @@ class Installation {
     const right = ours.length === expected.length &&
       ours.every((t, i) => t.name === expected[i]!.name && t.sql === expected[i]!.sql);
     const overtaken = ours.length > 0 && isOvertaken(ours, theirs);
+    let added: readonly string[] = [];
     if (!right || overtaken || !hasLog) {
       for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
       if (!hasLog) this.db.exec(logSql(table));
-      else this.fitColumns(table, known);
+      else added = this.fitColumns(table, known);
       for (const { sql } of expected) this.db.exec(sql);
     }
     if (overtaken) {
@@ -239,16 +241,22 @@ class Installation {
     const untriggered = ours.length === 0 && !this.renamed.has(fold(table.name));
     this.noteGap(table.name, hasLog ? untriggered : known !== undefined, known?.state === "excluded");
     this.names.rememberCaptured(table);
+    if (added.length > 0 || this.names.filledOf(table.name).size > 0) {
+      this.names.rememberFilled(table.name, added, this.logs.highest(table.name));
+    }
   }
 
-  private fitColumns(table: Table, known: KnownTable | undefined): void {
+  /** @returns the columns that are new */
+  private fitColumns(table: Table, known: KnownTable | undefined): readonly string[] {
     const shape = known?.shape;
     const added = this.logs.fitColumns(table, shape?.key.map((place) => shape.columns[place]!) ?? []);
     for (const column of added) this.note("info", "column is captured", table.name, column);
     const keyless = this.logs.dropKeyless(table, added);
-    if (keyless === 0) return;
-    const reason = "its primary key is another now, and these changes have only the old one";
-    this.note("warn", "changes can't be published", table.name, `${keyless} changes: ${reason}`);
+    if (keyless > 0) {
+      const reason = "its primary key is another now, and these changes have only the old one";
+      this.note("warn", "changes can't be published", table.name, `${keyless} changes: ${reason}`);
+    }
+    return added;
   }
 
   private logAllRows(table: Table, first: boolean): void {

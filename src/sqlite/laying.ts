@@ -5,7 +5,7 @@
 import { type Change, OP_DELETE, OP_INSERT, type SqlValue } from "../change.ts";
 import { sqliteProblem } from "./connection.ts";
 import { fold } from "./quote.ts";
-import { isUniqueViolation } from "./row_writer.ts";
+import { type Carried, isUniqueViolation } from "./row_writer.ts";
 import type { LocalTable, Mapping } from "./targets.ts";
 
 /** A table's changes can't be applied; the transaction is run again with the table parked. */
@@ -151,7 +151,7 @@ export class Laying {
           if (entry.op === OP_DELETE) local.writer.remove(entry.values);
           else {
             const key = local.own.upsertKey.map((place) => entry.values[place]!);
-            local.writer.upsert(local.own.carried, entry.values, key, () => {});
+            local.writer.upsert(carriedBy(entry, local), entry.values, key, () => {});
           }
         }
       } catch (error) {
@@ -165,6 +165,13 @@ export class Laying {
 /** A trigger may undo what is written, or pending entries may hold a UNIQUE value of the row that was there. */
 function mustLook({ hasTriggers, table }: LocalTable, touched: Touched | undefined): boolean {
   return hasTriggers || (touched !== undefined && table.uniques.length > 0);
+}
+
+/** An entry may be on its way as it was made, without columns that its table got since: those stay as they are. */
+function carriedBy({ seq }: Change, { log, own }: LocalTable): Carried {
+  if (!log.isFilled(seq)) return own.carried;
+  const columns = log.madeWith(seq);
+  return { columns, places: columns };
 }
 
 function touchRow(touched: Touched, row: readonly SqlValue[]): void {

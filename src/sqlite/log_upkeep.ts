@@ -24,6 +24,11 @@ export class LogUpkeep {
     return this.db.prepare(`SELECT 1 FROM ${id(logName(table))} LIMIT 1`).get() === undefined;
   }
 
+  /** 0 when the log is empty */
+  highest(table: string): number {
+    return Number(this.db.prepare(`SELECT max(seq) FROM ${id(logName(table))}`).get()![0] ?? 0);
+  }
+
   drop(table: string): void {
     this.db.exec(`DROP TABLE ${id(logName(table))}`);
   }

@@ -16,6 +16,8 @@ export interface KnownTable {
   readonly renamedTo: string | null;
   /** of its change log, as long as there is one */
   readonly shape: (TableShape & { collations: string[] }) | null;
+  /** its name before any rename */
+  readonly home: string;
 }
 
 export class Names {
@@ -23,24 +25,30 @@ export class Names {
   /** folded table → folded column → what it is called now, null while it keeps its name */
   private readonly columns = new Map<string, Map<string, string | null>>();
   private readonly fingerprints = new Map<string, Set<string>>();
+  /** folded table → folded column → the last of the entries that were made without it, while some are there */
+  private readonly filled = new Map<string, Map<string, number>>();
 
   private constructor(private readonly db: Database) {}
 
   static read(db: Database): Names {
     const names = new Names(db);
     for (
-      const [name, state, renamedTo, shape] of db.prepare(`SELECT name, state, renamed_to, shape FROM ${TABLES_TABLE}`)
-        .all()
+      const [name, state, renamedTo, shape, home] of db.prepare(
+        `SELECT name, state, renamed_to, shape, home FROM ${TABLES_TABLE}`,
+      ).all()
     ) {
       names.tables.set(fold(String(name)), {
         name: String(name),
         state: String(state) as TableState,
         renamedTo: renamedTo === null ? null : String(renamedTo),
         shape: shape === null ? null : JSON.parse(String(shape)),
+        home: String(home),
       });
     }
-    for (const [table, name, renamedTo] of db.prepare(`SELECT table_name, name, renamed_to FROM ${COLUMNS}`).all()) {
+    const columns = db.prepare(`SELECT table_name, name, renamed_to, filled_to FROM ${COLUMNS}`).all();
+    for (const [table, name, renamedTo, filledTo] of columns) {
       names.columnsOf(String(table)).set(String(name), renamedTo === null ? null : String(renamedTo));
+      if (filledTo !== null) names.filledOf(String(table)).set(String(name), Number(filledTo));
     }
     for (const [table, fingerprint] of db.prepare(`SELECT table_name, fingerprint FROM ${FINGERPRINTS}`).all()) {
       names.fingerprintsOf(String(table)).add(String(fingerprint));
@@ -55,6 +63,11 @@ export class Names {
       known = this.tables.get(fold(known.renamedTo!));
     }
     return known;
+  }
+
+  /** What rows of a table are hashed under: a rename must not move them to other shards, away from what was said of them. */
+  homeOf(table: string): string {
+    return this.tables.get(fold(table))?.home ?? table;
   }
 
   /** What a column is called now: undefined if the table never had it, null if it is gone without a successor. */
@@ -84,7 +97,9 @@ export class Names {
       fingerprint: table.fingerprint,
       collations: [...table.collations],
     };
-    this.put({ name: table.name, state: "captured", renamedTo: null, shape });
+    const before = this.tables.get(fold(table.name));
+    const home = before?.state === "renamed" ? table.name : this.homeOf(table.name);
+    this.put({ name: table.name, state: "captured", renamedTo: null, shape, home });
     const columns = this.columnsOf(table.name);
     const grown = columns.size > 0;
     for (const [place, column] of table.columns.entries()) {
@@ -98,12 +113,30 @@ export class Names {
     }
   }
 
+  /**
+   * Entries that were made before a table had these columns were given their values from the rows. They may be on their way
+   * without them: what others say of these columns meanwhile must stay when those entries are laid over it.
+   * @param highest of the entries there are, 0 if there are none
+   */
+  rememberFilled(table: string, added: readonly string[], highest: number): void {
+    const filled = this.filledOf(table);
+    for (const column of added) filled.set(fold(column), Infinity);
+    for (const [column, to] of filled) {
+      if (to <= highest) continue;
+      if (highest === 0) filled.delete(column);
+      else filled.set(column, highest);
+      const sql = `UPDATE ${COLUMNS} SET filled_to = ? WHERE table_name = ? AND name = ?`;
+      this.db.prepare(sql).run(highest === 0 ? null : BigInt(highest), fold(table), column);
+    }
+  }
+
   rememberState(name: string, state: TableState, renamedTo: string | null = null): void {
     this.put({
       name,
       state,
       renamedTo,
       shape: state === "renamed" ? null : this.tables.get(fold(name))?.shape ?? null,
+      home: this.homeOf(name),
     });
   }
 
@@ -112,8 +145,8 @@ export class Names {
     if (this.columnsOf(table).get(fold(now)) === undefined) this.inheritColumn([table, then], [table, now], null);
   }
 
-  /** The new name of a table inherits the columns and fingerprints of the old one. */
-  renameTable(then: string, now: string): void {
+  /** The new name of a table inherits the columns, fingerprints and home of the old one. */
+  renameTable(then: string, now: string, home: string): void {
     for (const [column, renamedTo] of this.columnsOf(then)) {
       this.inheritColumn([then, column], [now, column], renamedTo);
     }
@@ -122,6 +155,7 @@ export class Names {
       this.db.prepare(`INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`).run(fold(now), fingerprint);
     }
     this.rememberState(then, "renamed", now);
+    this.put({ name: now, state: "captured", renamedTo: null, shape: this.tables.get(fold(now))?.shape ?? null, home });
   }
 
   private put(known: KnownTable): void {
@@ -132,11 +166,12 @@ export class Names {
     if (before !== undefined && before.name !== known.name) {
       this.db.prepare(`DELETE FROM ${TABLES_TABLE} WHERE name = ?`).run(before.name);
     }
-    this.db.prepare(`INSERT OR REPLACE INTO ${TABLES_TABLE} VALUES (?, ?, ?, ?)`).run(
+    this.db.prepare(`INSERT OR REPLACE INTO ${TABLES_TABLE} VALUES (?, ?, ?, ?, ?)`).run(
       known.name,
       known.state,
       known.renamedTo,
       shape,
+      known.home,
     );
   }
 
@@ -150,9 +185,11 @@ export class Names {
   /** Under another name, a column is filled as before. */
   private inheritColumn(then: readonly string[], now: readonly string[], renamedTo: string | null): void {
     this.putColumn(now[0]!, now[1]!, renamedTo);
-    const fill = `SELECT fill FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
-    const sql = `UPDATE ${COLUMNS} SET fill = (${fill}) WHERE table_name = ? AND name = ?`;
+    const fill = `SELECT fill, filled_to FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
+    const sql = `UPDATE ${COLUMNS} SET (fill, filled_to) = (${fill}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(...[...then, ...now].map(fold));
+    const filledTo = this.filledOf(then[0]!).get(fold(then[1]!));
+    if (filledTo !== undefined) this.filledOf(now[0]!).set(fold(now[1]!), filledTo);
   }
 
   /**
@@ -169,6 +206,11 @@ export class Names {
       HAVING count(*) > 1 AND count(*) = count(${column}) AND min(${column}) IS max(${column})`;
     const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(fold(name), fold(columns[place]!));
+  }
+
+  /** Folded column → the last entry that was made without it. */
+  filledOf(table: string): Map<string, number> {
+    return entryOf(this.filled, fold(table), () => new Map<string, number>());
   }
 
   private columnsOf(table: string): Map<string, string | null> {

@@ -19,10 +19,14 @@ const TABLES: Record<string, string> = {
   /** accepted changes that wait for this node's schema, in order; `outlived` once their origin has the schema of here */
   parked:
     "(id INTEGER PRIMARY KEY, table_name TEXT, origin TEXT, outlived INTEGER, changes INTEGER, reason TEXT, frame BLOB)",
-  /** every table this node ever had, with the shape that its change log has now */
-  tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT) WITHOUT ROWID",
-  /** every column a captured table ever had; `fill` is what a migration here gave to most rows in it */
-  columns: "(table_name TEXT, name TEXT, renamed_to TEXT, fill, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
+  /** every table this node ever had, with the shape that its change log has now, and the name its rows are hashed under */
+  tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT, home TEXT) WITHOUT ROWID",
+  /**
+   * every column a captured table ever had; `fill` is what a migration here gave to most rows in it; entries up to `filled_to`
+   * were made before it was there
+   */
+  columns:
+    "(table_name TEXT, name TEXT, renamed_to TEXT, fill, filled_to INTEGER, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
   /** every fingerprint a captured table ever had */
   fingerprints: "(table_name TEXT, fingerprint TEXT, PRIMARY KEY (table_name, fingerprint)) WITHOUT ROWID",
 };

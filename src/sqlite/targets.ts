@@ -47,23 +47,33 @@ export class Targets {
   constructor(private readonly db: Database, readonly installed: Installed, private readonly patterns: TablePatterns) {
     this.policy = new TriggerPolicy(db, installed.schema, installed.captured);
     const { encoding } = installed.schema;
+    const { names } = installed;
     for (const [name, table] of installed.captured) {
+      const filledOf = names.filledOf(name);
+      const filled = new Map(table.columns.flatMap((column, place) => {
+        const to = filledOf.get(fold(column));
+        return to === undefined || table.keyIndexes.includes(place) ? [] : [[place, to]];
+      }));
       const shape = {
         table: table.name,
         columns: table.columns,
         key: table.keyIndexes,
         fingerprint: table.fingerprint,
       };
-      this.logs.set(name, new ChangeLog(db, { ...shape, collations: table.collations }, encoding));
+      this.logs.set(
+        name,
+        new ChangeLog(db, { ...shape, collations: table.collations, home: names.homeOf(name), filled }, encoding),
+      );
     }
-    for (const [name, known] of installed.names.tables) {
+    for (const [name, known] of names.tables) {
       if (this.logs.has(name) || known.shape === null || !installed.logs.has(name)) continue;
-      this.logs.set(name, new ChangeLog(db, known.shape, encoding));
+      this.logs.set(name, new ChangeLog(db, { ...known.shape, home: known.home, filled: new Map() }, encoding));
     }
   }
 
   /** Entries of a table's log were deleted; `highest` is the highest seq left, 0 when it is empty. */
   acknowledged(name: string, highest: number): void {
+    this.logs.get(name)?.acknowledged(highest);
     const local = this.locals.get(name);
     if (local !== undefined && typeof local !== "string") local.pending.acknowledged(highest);
   }

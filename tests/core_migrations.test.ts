@@ -1,0 +1,134 @@
+/** Migrations while changes are on their way, one step at a time. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Placement } from "../src/broker.ts";
+import { decodeFrame, decodeMessage } from "../src/change_codec.ts";
+import { Placements } from "../src/placements.ts";
+import { converge, settle } from "./support/core_node.ts";
+import { corePair } from "./support/core_pair.ts";
+import { MemoryStream } from "./support/memory_stream.ts";
+
+for (const way of ["while Marmot runs", "while Marmot is down", "and renamed again"]) {
+  test(`a change on its way leaves a column alone that is added meanwhile ${way}`, async () => {
+    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const { a, b, stream } = pair;
+    a.run("INSERT INTO t VALUES (1, 'first')");
+    await pair.converged("t");
+    b.run("ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'of b'");
+    b.node.publish(0);
+    stream.flush();
+    a.run("UPDATE t SET v = 'of a'");
+    a.node.publish(0);
+    stream.flush();
+    await settle();
+    if (way === "while Marmot is down") a.crash();
+    a.run("ALTER TABLE t ADD COLUMN c");
+    if (way === "while Marmot is down") a.start();
+    else a.node.install();
+    if (way === "and renamed again") {
+      for (const { app, node } of [a, b]) {
+        app.exec("ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME COLUMN c TO d");
+        node.install();
+      }
+    }
+    // b's message alone: then a's entry is laid over what b said
+    a.node.receive(0, 1);
+    a.node.apply(0);
+    const table = way === "and renamed again" ? "u" : "t";
+    await pair.converged(table);
+    assert.deepEqual(a.rows(`SELECT * FROM ${table}`), [[1, "of a", "of b"]]);
+  });
+}
+
+test("a change that was made before a column was added, and is published after it, takes effect alike everywhere", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t VALUES (1, 'first')");
+  await pair.converged("t");
+  b.run("ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'of b'");
+  b.node.publish(0);
+  stream.flush();
+  a.run("UPDATE t SET v = 'of a'; ALTER TABLE t ADD COLUMN c");
+  a.node.install();
+  a.node.receive(0, 1);
+  a.node.apply(0);
+  await pair.converged("t");
+});
+
+test("a renamed table's rows stay in their streams, however often it is renamed, and as one that takes its name", async () => {
+  const streams = [1, 2, 3].map((shard) => new MemoryStream(`changes-${shard}`));
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", { streams });
+  const { a, b } = pair;
+  const nodes = [a.node, b.node];
+  const ids = Array.from({ length: 20 }, (_, i) => `(${i + 1})`);
+  const home = new Map<string, number>();
+  const published = streams.map(() => 0);
+  const write = async (table: string) => {
+    a.run(`REPLACE INTO "${table}"(id) VALUES ${ids}`);
+    await converge(nodes, streams);
+    for (const [shard, { messages }] of streams.entries()) {
+      for (const { data } of messages.slice(published[shard])) {
+        const { frame } = decodeMessage(data);
+        for (const { changes } of frame.length > 0 ? decodeFrame(frame) : []) {
+          for (const { values } of changes) {
+            const id = String(values[0]);
+            assert.equal(home.get(id) ?? shard, shard, `row ${id} of ${table}`);
+            home.set(id, shard);
+          }
+        }
+      }
+      published[shard] = messages.length;
+    }
+    assert.equal(home.size, ids.length);
+  };
+  const migrate = (sql: string) => {
+    for (const { app, node } of [a, b]) {
+      app.exec(sql);
+      node.install();
+    }
+  };
+  await write("t");
+  migrate("ALTER TABLE t RENAME TO u");
+  await write("u");
+  migrate("ALTER TABLE u RENAME TO v");
+  migrate("ALTER TABLE v RENAME TO t");
+  await write("t");
+  migrate("ALTER TABLE t RENAME TO w; CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  await write("w");
+  await write("t");
+});
+
+test("tables that take each other's names keep their streams, and a new one under an old name has its own", async () => {
+  const schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v)";
+  await using pair = await corePair(schema);
+  const { node, app } = pair.a;
+  app.exec("ALTER TABLE t RENAME TO other; ALTER TABLE u RENAME TO t; ALTER TABLE other RENAME TO u");
+  node.install();
+  assert.deepEqual(["t", "u"].map((table) => node.installed.names.homeOf(table)), ["u", "t"]);
+  app.exec("ALTER TABLE t RENAME TO v; CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  node.install();
+  assert.deepEqual(["t", "u", "v"].map((table) => node.installed.names.homeOf(table)), ["t", "t", "u"]);
+});
+
+test("a renamed table keeps what the cluster agreed about its rows", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)");
+  const { a } = pair;
+  const agreed = new Map<string, Placement>();
+  const registry = {
+    agreeShards: () => Promise.resolve(),
+    agreePlacement(table: string, proposal: Placement) {
+      agreed.set(table, agreed.get(table) ?? proposal);
+      return Promise.resolve(agreed.get(table)!);
+    },
+    lease: () => Promise.reject(new Error("no lease is asked for")),
+  };
+  const placements = new Placements(2);
+  await placements.ask(registry, a.node.installed);
+  a.run("ALTER TABLE t RENAME TO u");
+  a.node.install();
+  assert.ok(!placements.complete(a.node.installed));
+  await placements.ask(registry, a.node.installed);
+  assert.ok(placements.complete(a.node.installed));
+  assert.deepEqual([...agreed], [["t", "whole"]]);
+  assert.equal(placements.all.get("u"), "whole");
+});
