@@ -1,16 +1,18 @@
 /** The promises, looked at from outside: with a connection of its own, in the file as it is. */
 import type { Stored } from "./cluster_broker.ts";
-import type { Pending } from "./file.ts";
+import type { Entry } from "./entries.ts";
 import type { SimulatedNode } from "./node.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
 
 /** What must hold for a node after everything that happens. */
 export function check(world: World, node: SimulatedNode): void {
-  if (!node.isInstalled) return;
+  if (node.isInstalled) node.file.reading(() => node.file.hasChanged() && checkState(world, node));
+}
+
+function checkState(world: World, node: SimulatedNode): void {
   world.counters.add("checks");
-  const pending = node.file.pending();
-  noEcho(world, node, [...pending, ...node.file.otherPending()]);
+  const pending = noEcho(world, node);
   wholeTransactions(world, node);
   triggersOnce(node);
   const at = positions(world, node);
@@ -50,7 +52,7 @@ function lawful(
   world: World,
   node: SimulatedNode,
   at: readonly (Stored | undefined)[],
-  pending: readonly Pending[],
+  pending: readonly Entry[],
 ): void {
   const wanted = node.file.lawful(at, pending);
   const found = node.file.dump(pending.length === 0);
@@ -58,25 +60,32 @@ function lawful(
   world.counters.add("states compared with the law");
 }
 
-/** I5: entries are made by the application's transactions, and by Marmot where it logs rows as they are. */
-function noEcho(world: World, node: SimulatedNode, pending: readonly Pending[]): void {
-  for (const entry of pending) {
-    if (world.entries.has(entry.stamp)) continue;
+/**
+ * I5: entries are made by the application's transactions, and by Marmot where it logs rows as they are.
+ * @returns the entries of tables that the law speaks of, as they were made
+ */
+function noEcho(world: World, node: SimulatedNode): Entry[] {
+  const [marks, others] = [node.file.marks(), node.file.otherPending()];
+  const isNew = ({ stamp }: { readonly stamp: string }) => !world.entries.has(stamp);
+  const fresh = [...marks.some(isNew) ? node.file.pending() : [], ...others].filter(isNew);
+  for (const entry of fresh) {
     if (!world.entries.isExpected(entry.stamp)) {
       throw new Violation(`I5: ${node.name} logged ${entry.table} ${entry.values} by itself`);
     }
     world.entries.record(entry);
   }
-  if (!node.logged) return;
-  node.logged = false;
-  const there = new Set(pending.map(({ stamp }) => stamp));
-  for (const stamp of node.must) if (!there.has(stamp) && !world.entries.hasTravelled(stamp)) node.must.delete(stamp);
-  for (const stamp of there) node.must.add(stamp);
+  if (node.logged) {
+    node.logged = false;
+    const there = new Set([...marks, ...others].map(({ stamp }) => stamp));
+    for (const stamp of node.must) if (!there.has(stamp) && !world.entries.hasTravelled(stamp)) node.must.delete(stamp);
+    for (const stamp of there) node.must.add(stamp);
+  }
+  return marks.map(({ stamp }) => world.entries.of(stamp));
 }
 
 /** Until Marmot has put its triggers behind one that was made after them, entries may be in the wrong order. */
 function isOvertaken(node: SimulatedNode): boolean {
-  return node.file.rows(
+  return node.file.ofSchema(
     "SELECT 1 FROM sqlite_schema AS u, sqlite_schema AS m WHERE u.type = 'trigger' AND m.type = 'trigger' " +
       "AND u.tbl_name = m.tbl_name AND u.name NOT LIKE '\\_\\_marmot%' ESCAPE '\\' AND m.name LIKE '\\_\\_marmot%' ESCAPE '\\' " +
       "AND u.rowid > m.rowid LIMIT 1",
@@ -85,8 +94,9 @@ function isOvertaken(node: SimulatedNode): boolean {
 
 /** I4, as a reader sees it. With several shards the two rows may become visible apart. */
 function wholeTransactions(world: World, node: SimulatedNode): void {
+  if (world.shards > 1) return;
   const pair = node.file.rows("SELECT n FROM pair ORDER BY id");
-  if (world.shards === 1 && pair.length > 0 && (pair.length === 1 || pair[0]![0] !== pair[1]![0])) {
+  if (pair.length > 0 && (pair.length === 1 || pair[0]![0] !== pair[1]![0])) {
     throw new Violation(`I4: ${node.name} shows half of a transaction: ${pair.join()}`);
   }
 }

@@ -24,11 +24,20 @@ export interface Pending extends Entry {
   readonly seq: number;
 }
 
+/** An entry that is there, whatever it holds. */
+export type PendingMark = Pick<Pending, "table" | "seq" | "stamp">;
+
+/** An application's triggers may set off each other without end: SQLite's own limit takes 10 ms to reach. */
+const TRIGGER_DEPTH = 40;
+
 export class NodeFile {
   app!: DatabaseSync;
   reader!: DatabaseSync;
   private shadow: Shadow | undefined;
   private readonly statements = new Map<string, StatementSync>();
+  /** of the file as it was looked at last */
+  private version: unknown;
+  private schema: { readonly version: unknown; readonly rows: unknown[][] } | undefined;
 
   constructor(readonly options: FileOptions) {
     this.open();
@@ -40,10 +49,29 @@ export class NodeFile {
 
   open(): void {
     const { path, wal, pragmas, stamp } = this.options;
-    this.app = new DatabaseSync(path);
+    this.app = new DatabaseSync(path, { limits: { triggerDepth: TRIGGER_DEPTH } });
     this.app.exec(`PRAGMA journal_mode = ${wal ? "WAL" : "MEMORY"}; PRAGMA synchronous = OFF; ${pragmas}`);
     this.app.function("random", stamp);
     this.reader = new DatabaseSync(path);
+    this.version = undefined;
+    this.schema = undefined;
+  }
+
+  /** What `body` reads is of one moment. */
+  reading(body: () => void): void {
+    this.reader.exec("BEGIN");
+    try {
+      body();
+    } finally {
+      this.reader.exec("COMMIT");
+    }
+  }
+
+  /** Has anybody committed since the last call? */
+  hasChanged(): boolean {
+    const before = this.version;
+    this.version = this.rows("PRAGMA data_version")[0]![0];
+    return this.version !== before;
   }
 
   close(): void {
@@ -68,6 +96,13 @@ export class NodeFile {
     return statement.all() as unknown as unknown[][];
   }
 
+  /** Rows of the schema, which are read again once it has changed. */
+  ofSchema(sql: string): unknown[][] {
+    const version = this.rows("PRAGMA schema_version")[0]![0];
+    if (this.schema?.version !== version) this.schema = { version, rows: this.rows(sql) };
+    return this.schema!.rows;
+  }
+
   has(table: string): boolean {
     return this.rows(`SELECT 1 FROM sqlite_schema WHERE name = '${table.replaceAll("'", "''")}'`).length > 0;
   }
@@ -90,6 +125,13 @@ export class NodeFile {
         transaction: 0,
         order: 0,
       };
+    });
+  }
+
+  /** As `pending`, without what the entries hold. */
+  marks(): PendingMark[] {
+    return this.rows(marksSql(this.options.tables)).map(([table, seq, stamp]) => {
+      return { table: String(table), seq: Number(seq), stamp: String(stamp) };
     });
   }
 
@@ -144,7 +186,7 @@ export class NodeFile {
    * @param nullKeys rows with NULL in their key too: what is pending may be two rows here, and one in the cluster
    */
   dump(nullKeys: boolean): string {
-    return String(this.rows(dumpSql(this.options.tables, nullKeys))[0]![0]);
+    return this.rows(dumpsOf(this.options.tables, nullKeys).all)[0]!.join("\n");
   }
 
   /** What the law says at these messages. */
@@ -152,7 +194,7 @@ export class NodeFile {
     const { tables, shards, law } = this.options;
     this.shadow ??= new Shadow(tables.flatMap(({ sql }) => sql), tables, shards, law);
     for (const [shard, stored] of at.entries()) this.shadow.advance(shard, stored);
-    return this.shadow.under(pending, dumpSql(tables, pending.length === 0));
+    return this.shadow.under(pending, dumpsOf(tables, pending.length === 0).each).join("\n");
   }
 
   /** A copy of the file as it is now, while nobody writes. */
@@ -203,17 +245,41 @@ function pendingSql(tables: readonly TableSpec[]): string {
   return sql;
 }
 
-const dumpSqls = new WeakMap<readonly TableSpec[], [all: string, withoutNulls: string]>();
+const marksSqls = new WeakMap<readonly TableSpec[], string>();
 
-/** All rows of all tables as one text, in one statement: it is asked for after every event. */
-function dumpSql(tables: readonly TableSpec[], nullKeys: boolean): string {
-  let sql = dumpSqls.get(tables);
+function marksSql(tables: readonly TableSpec[]): string {
+  let sql = marksSqls.get(tables);
   if (sql === undefined) {
-    const dumpOf = (nulls: boolean) =>
-      `SELECT ${tables.map((table) => `coalesce(${rowsOf(table, nulls)}, '')`).join(" || char(10) || ")}`;
-    dumpSqls.set(tables, sql = [dumpOf(true), dumpOf(false)]);
+    const selects = tables.map(({ name }) =>
+      `SELECT '${name}', seq, CAST(stamp AS TEXT) FROM "__marmot__${name}_change_log"`
+    );
+    marksSqls.set(tables, sql = `${selects.join(" UNION ALL ")} ORDER BY 1, 2`);
   }
-  return sql[nullKeys ? 0 : 1];
+  return sql;
+}
+
+interface Dumps {
+  /** by table */
+  readonly each: ReadonlyMap<string, string>;
+  /** all in one statement: it is asked for after every event */
+  readonly all: string;
+}
+
+const dumps = new WeakMap<readonly TableSpec[], readonly [Dumps, Dumps]>();
+
+function dumpsOf(tables: readonly TableSpec[], nullKeys: boolean): Dumps {
+  let known = dumps.get(tables);
+  if (known === undefined) {
+    const make = (nulls: boolean): Dumps => {
+      const each = new Map(tables.map((table) => [table.name, `coalesce(${rowsOf(table, nulls)}, '')`]));
+      return {
+        each: new Map([...each].map(([name, text]) => [name, `SELECT ${text}`])),
+        all: `SELECT ${[...each.values()].join(", ")}`,
+      };
+    };
+    dumps.set(tables, known = [make(true), make(false)]);
+  }
+  return known[nullKeys ? 0 : 1];
 }
 
 function rowsOf({ name, columns, key }: TableSpec, nullKeys: boolean): string {

@@ -130,6 +130,8 @@ export class Shadow {
   private readonly statements = new Map<string, StatementSync>();
   /** per shard, the last message that was laid */
   readonly at: (Stored | undefined)[];
+  /** by table: its rows as they were read, with which entries laid over them; none where they are others by now */
+  private readonly read = new Map<string, { readonly sql: string; readonly pending: string; readonly text: string }>();
 
   constructor(sql: readonly string[], tables: readonly LawTable[], shards: number, private readonly law: StreamLaw) {
     for (const statement of sql) this.db.exec(statement);
@@ -150,33 +152,51 @@ export class Shadow {
       throw new Violation(`a node went on at a wrong position of shard ${shard}: from ${from} to ${to}`);
     }
     const entries = way.reverse().flatMap((stored) => this.law.of(stored).entries);
-    if (entries.length > 0) this.db.exec(entries.map((entry) => this.laying(entry)).join(";"));
+    for (const entry of entries) {
+      this.read.delete(entry.table);
+      this.lay(entry);
+    }
     this.at[shard] = target;
   }
 
-  /** What a statement reads with these entries laid over it. */
-  under(pending: readonly Entry[], sql: string): string {
-    if (pending.length > 0) {
-      this.db.exec(["SAVEPOINT pending", ...pending.map((entry) => this.laying(entry))].join(";"));
+  /** What these statements, by table, read with these entries laid over what was accepted: only where that is new. */
+  under(pending: readonly Entry[], sqls: ReadonlyMap<string, string>): string[] {
+    const stamps = new Map<string, string>();
+    for (const { table, stamp } of pending) stamps.set(table, `${stamps.get(table) ?? ""} ${stamp}`);
+    const isNew = (table: string, sql: string) => {
+      const known = this.read.get(table);
+      return known?.sql !== sql || known.pending !== (stamps.get(table) ?? "");
+    };
+    const others = new Map([...sqls].filter(([table, sql]) => isNew(table, sql)));
+    const laid = pending.filter(({ table }) => others.has(table));
+    if (laid.length > 0) this.db.exec("SAVEPOINT pending");
+    for (const entry of laid) this.lay(entry);
+    for (const [table, sql] of others) {
+      const text = String(Object.values(this.compiled(sql).get()!)[0]);
+      this.read.set(table, { sql, pending: stamps.get(table) ?? "", text });
     }
-    let statement = this.statements.get(sql);
-    if (statement === undefined) this.statements.set(sql, statement = this.db.prepare(sql));
-    const [text] = Object.values(statement.get()!);
-    if (pending.length > 0) this.db.exec("ROLLBACK TO pending; RELEASE pending");
-    return String(text);
+    if (laid.length > 0) this.db.exec("ROLLBACK TO pending; RELEASE pending");
+    return [...sqls.keys()].map((table) => this.read.get(table)!.text);
   }
 
   close(): void {
     this.db.close();
   }
 
-  private laying({ table, op, columns, values }: Entry): string {
+  private lay({ table, op, columns, values }: Entry): void {
     const known = this.tables.get(table);
-    if (known === undefined) return "";
+    if (known === undefined) return;
     const { name, key, keyCollate } = known;
     const value = (column: string) => values[columns.indexOf(column)]!;
     const same = key.map((column) => `${column}${keyCollate} IS ${value(column)}`).join(" AND ");
-    const remove = `DELETE FROM ${name} WHERE ${same}`;
-    return op === 3 ? remove : `${remove}; INSERT OR REPLACE INTO ${name}(${columns}) VALUES (${values})`;
+    this.compiled(`DELETE FROM ${name} WHERE ${same}`).run();
+    if (op !== 3) this.compiled(`INSERT OR REPLACE INTO ${name}(${columns}) VALUES (${values})`).run();
+  }
+
+  /** What is laid once is laid again soon: as accepted, and each time what is pending changes. */
+  private compiled(sql: string): StatementSync {
+    let statement = this.statements.get(sql);
+    if (statement === undefined) this.statements.set(sql, statement = this.db.prepare(sql));
+    return statement;
   }
 }

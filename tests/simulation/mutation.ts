@@ -6,7 +6,7 @@ import { join } from "node:path";
 import process, { execPath } from "node:process";
 import { fileURLToPath } from "node:url";
 import { BROKEN } from "./history.ts";
-import type { Mutant } from "./mutants.ts";
+import type { Mutant } from "./mutant.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
 const COPIED = ["src", "tests/simulation", "tests/support/random.ts", "scripts/simulate.ts"];

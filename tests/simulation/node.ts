@@ -103,7 +103,7 @@ export class SimulatedNode {
 
   /** Between Marmot's statements others write, hold locks, and disks are full. */
   beforeStatement(sql: string, executes: boolean): void {
-    if (LOGS_ANEW.test(sql)) this.logged = true;
+    if (sql.startsWith("DELETE") && LOGS_ANEW.test(sql)) this.logged = true;
     if (this.inside || this.world.ending || !this.world.begun) return;
     const { random, setting, counters } = this.world;
     // not while it only looks whether there is anything to do, or the two would keep each other going for ever

@@ -54,7 +54,7 @@ export function drawSetting(random: Random): Setting {
     nodes: random.pick([2, 2, 2, 3, 3, 3, 4, 5, 7]),
     shards,
     steps: 15 + random.below(45),
-    wal: random.below(4) === 0,
+    wal: random.below(4) > 0,
     pragmas: `PRAGMA foreign_keys = ${kind === "triggers" ? "ON" : "OFF"}; ` +
       `PRAGMA recursive_triggers = ${recursive ? "ON" : "OFF"}`,
     tables,

@@ -57,7 +57,7 @@ export class World {
     }
     for (let i = 0; i < setting.nodes; i++) {
       const node = this.makeNode(this.path(`n${i + 1}.db`));
-      for (const sql of setting.sql) node.file.app.exec(sql);
+      node.file.app.exec(`BEGIN; ${setting.sql.join("; ")}; COMMIT`);
       node.start();
     }
   }
@@ -111,7 +111,7 @@ export class World {
   }
 
   note(line: string): void {
-    this.hash.update(line).update("\n");
+    this.hash.update(`${line}\n`);
   }
 
   get digest(): string {

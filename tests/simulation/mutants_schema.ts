@@ -1,0 +1,98 @@
+/** What triggers, the schema and clones promise, broken one at a time. */
+import { type Mutant, mutant } from "./mutant.ts";
+
+export const SCHEMA: readonly Mutant[] = [
+  mutant(
+    "old key after new row",
+    "a key that changes is the old key's delete before the new row",
+    "sqlite/triggers",
+    `    trigger("update", "UPDATE", table.cascadesOnUpdate ? upsertFromRow(table) : upsert(OP_UPDATE)),
+    trigger("key", setsKey, deleteOld(table), \` WHEN \${keyChanged}\`),`,
+    `    trigger("key", setsKey, deleteOld(table), \` WHEN \${keyChanged}\`),
+    trigger("update", "UPDATE", table.cascadesOnUpdate ? upsertFromRow(table) : upsert(OP_UPDATE)),`,
+  ),
+  mutant(
+    "key change not logged",
+    "an UPDATE that changes the key is a delete and an upsert",
+    "sqlite/triggers",
+    "` WHEN ${keyChanged}`",
+    '" WHEN 0"',
+  ),
+  mutant(
+    "stale image after a cascade",
+    "where a foreign key has an action for UPDATE, the image is read from the row",
+    "sqlite/schema",
+    "for (const row of rows.values()) row.cascades = parents.has(fold(row.name));",
+    "parents.clear();",
+  ),
+  mutant(
+    "triggers not put last",
+    "Marmot's triggers are the last of their table",
+    "sqlite/install",
+    "const overtaken = ours.length > 0 && isOvertaken(ours, theirs);",
+    "const overtaken = false;",
+  ),
+  mutant(
+    "stale images kept",
+    "rows with entries made before the triggers were last again are logged anew",
+    "sqlite/install",
+    "this.logs.refresh(table, this.request.scanned(table.name));",
+    "",
+  ),
+  mutant(
+    "echo",
+    "what a trigger inserts into a replicated table or a change log is left out on the applying connection",
+    "sqlite/trigger_policy",
+    "if (action === SQLITE_INSERT && (this.arrives(first) || this.silenced.has(trigger))) return SQLITE_IGNORE;",
+    "",
+  ),
+  mutant(
+    "triggers insert twice",
+    "what a trigger inserted at the origin is not inserted again",
+    "sqlite/trigger_policy",
+    "return table !== null && (fold(table).startsWith(PREFIX) || this.captured.has(fold(table)));",
+    "return table !== null && fold(table).startsWith(PREFIX);",
+  ),
+  mutant(
+    "triggers update and delete twice",
+    "what a trigger changed at the origin is not changed again",
+    "sqlite/trigger_policy",
+    "for (const target of learned.changes) this.guard(target);",
+    "",
+  ),
+  mutant(
+    "validation twice",
+    "a trigger that refuses a change ran at the origin",
+    "sqlite/trigger_policy",
+    "if (parts !== undefined && !this.mute.has(name)) this.silenceSelects(trigger!, parts, silenced);",
+    "",
+  ),
+  mutant(
+    "all triggers silent",
+    "what a trigger writes outside of replication happens on each node",
+    "sqlite/trigger_policy",
+    "if (silenced) this.silenced.add(name);",
+    "this.silenced.add(name);",
+  ),
+  mutant(
+    "clone with pending entries handed out",
+    "a clone is handed out once its source has read back what is pending in it",
+    "clone",
+    "await readBack(source, marks, () => isRunning(place), options);",
+    "void marks; void readBack;",
+  ),
+  mutant(
+    "clone keeps identity",
+    "a clone is a node of its own",
+    "clone",
+    "      forgetIdentity(copy);\n",
+    "",
+  ),
+  mutant(
+    "trouble parks a table",
+    "a lock or a full disk passes: it parks nothing",
+    "sqlite/targets",
+    `      if (sqliteProblem(error) !== "other") throw error;\n      return error instanceof Error`,
+    "      return error instanceof Error",
+  ),
+];
