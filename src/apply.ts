@@ -116,7 +116,7 @@ export class Applier {
 
   /** Does the file still hold the cursors that this process wrote? */
   isSameFile(): boolean {
-    return this.shards.every(({ cursor }, shard) => this.cursors.read(shard).sequence === cursor.sequence);
+    return this.cursors.standAt(this.shards);
   }
 
   /**

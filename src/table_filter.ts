@@ -71,7 +71,17 @@ export function whyExcluded(table: string, patterns: TablePatterns): string | un
   return undefined;
 }
 
+/** They are few, and asked for each table whenever the schema is read. */
+const compiled = new Map<string, RegExp>();
+
 function matches(table: string, pattern: string): boolean {
-  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", "[\\s\\S]*").replaceAll("?", "[\\s\\S]");
-  return new RegExp(`^${escaped}$`, "i").test(table);
+  let known = compiled.get(pattern);
+  if (known === undefined) {
+    const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", "[\\s\\S]*").replaceAll(
+      "?",
+      "[\\s\\S]",
+    );
+    compiled.set(pattern, known = new RegExp(`^${escaped}$`, "i"));
+  }
+  return known.test(table);
 }

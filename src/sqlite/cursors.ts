@@ -50,6 +50,15 @@ export class Cursors {
     return { sequence: 0, digest: null, time: 0 };
   }
 
+  /** Does each shard stand where `cursors` says, in order? */
+  standAt(cursors: readonly { readonly cursor: Cursor }[]): boolean {
+    const rows = this.all.all();
+    return cursors.every(({ cursor }, shard) => {
+      const row = rows.find(([at]) => Number(at) === shard);
+      return (row === undefined ? 0 : Number(row[1])) === cursor.sequence;
+    });
+  }
+
   write(shard: number, cursor: Cursor): void {
     this.writeCursor.run(BigInt(shard), BigInt(cursor.sequence), cursor.digest, BigInt(Math.trunc(cursor.time)));
   }

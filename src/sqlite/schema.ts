@@ -1,6 +1,6 @@
 /** Reads the schema of the application's database: what can be captured, and why the rest can't. */
 import { createHash } from "node:crypto";
-import type { Database } from "../database.ts";
+import type { Database, Statement } from "../database.ts";
 import { readIndexSql } from "./index_sql.ts";
 import { fold, id, text } from "./quote.ts";
 import type { TextEncoding } from "./values.ts";
@@ -76,9 +76,13 @@ export interface Schema {
   readonly own: ReadonlyMap<string, readonly string[]>;
 }
 
-/** PRAGMA schema_version: counts every change of the schema, by anyone. */
+const versions = new WeakMap<Database, Statement>();
+
+/** PRAGMA schema_version: counts every change of the schema, by anyone. Read in every transaction, so it is compiled once. */
 export function schemaVersion(db: Database): number {
-  return Number(db.prepare("PRAGMA main.schema_version").get()![0]);
+  let statement = versions.get(db);
+  if (statement === undefined) versions.set(db, statement = db.prepare("PRAGMA main.schema_version"));
+  return Number(statement.get()![0]);
 }
 
 interface ColumnRow {

@@ -146,7 +146,7 @@ export const APPLY: readonly Mutant[] = [
     "older file not noticed",
     "a cursor that is not where this process left it means another file",
     "apply",
-    "return this.shards.every(({ cursor }, shard) => this.cursors.read(shard).sequence === cursor.sequence);",
+    "return this.cursors.standAt(this.shards);",
     "return true;",
   ),
   mutant(
