@@ -6,8 +6,10 @@
 import { type Change, OP_DELETE, type SqlValue } from "./change.ts";
 import { FrameEncoder } from "./change_codec.ts";
 import type { Database, Statement } from "./database.ts";
+import type { Clock } from "./runtime.ts";
 import { hashKey, shardOf } from "./shard.ts";
 import type { Placement } from "./broker.ts";
+import { SharedRanges } from "./sharing.ts";
 import { type ChangeLog, headQueries } from "./sqlite/change_log.ts";
 import { transaction } from "./sqlite/connection.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
@@ -16,6 +18,9 @@ import { schemaVersion } from "./sqlite/schema.ts";
 const BATCH_CHANGES = 1_000;
 /** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
 const MARK_CHANGES = 500;
+/** A long read scans this often, ms, and looks at the clock after so many entries */
+const SCAN_WHILE_READING_MS = 5;
+const SCAN_LOOK_CHANGES = 64;
 /** What piled up while Marmot was down is one snapshot, unless it is more than this. */
 const BACKLOG_LIMIT = 100_000;
 /** Size of a frame, bytes */
@@ -56,15 +61,18 @@ export class Capture {
   private readonly lastRead = new Map<string, { readonly seq: number; readonly stamp: bigint }>();
   private heads: { readonly query: Statement; readonly names: readonly string[] }[] = [];
   private version = -1;
+  private readonly shared = new SharedRanges();
   private readonly encoder = new FrameEncoder();
   private first = true;
   /** some entry had NULL in its key */
   nullKeys = false;
   private cutBacklog = 0;
+  private scannedAt = 0;
 
   constructor(
     private readonly db: Database,
     private readonly shards: number,
+    private readonly clock: Clock,
     /** uncompressed; one row may exceed it */
     private readonly frameBytes = FRAME_BYTES,
   ) {
@@ -82,6 +90,7 @@ export class Capture {
     { version, moved }: { readonly version: number; readonly moved: ReadonlySet<string> },
   ): boolean {
     this.sources.clear();
+    this.shared.clear();
     for (const [name, log] of tables) this.sources.set(name, { log, placement: placements.get(name) ?? "rows" });
     const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name) || moved.has(name));
     for (const name of gone) this.forget(name);
@@ -109,6 +118,7 @@ export class Capture {
 
   /** One read snapshot: marks what was committed since the last one. Throws what SQLite throws (busy). */
   scan(): Scan {
+    this.scannedAt = this.clock.now();
     const mark = transaction(
       this.db,
       "DEFERRED",
@@ -143,12 +153,15 @@ export class Capture {
     return changes;
   }
 
-  /** The next piece of a batch for a shard; undefined when everything marked was read. */
-  read(shard: number, cursor: number): Part | undefined {
+  /**
+   * The next piece of a batch for a shard; undefined when everything marked was read.
+   * @param least a batch with fewer changes, of all shards, is not begun yet
+   */
+  read(shard: number, cursor: number, least = 1): Part | undefined {
     const reader = this.readers[shard]!;
     for (;;) {
       if (reader.batch === undefined) {
-        const ends = this.nextEnds(reader);
+        const ends = this.nextEnds(reader, least);
         if (ends === undefined) return undefined;
         reader.batch = { ends, base: cursor, sent: false };
       }
@@ -167,6 +180,7 @@ export class Capture {
 
   /** A transaction deleted entries of a log: seqs above the highest one left will be used again. */
   acknowledged(table: string, highest: number, lowest: number): void {
+    this.shared.clear();
     for (const reader of this.readers) {
       if ((reader.position.get(table) ?? 0) > highest) reader.position.set(table, highest);
       const end = reader.batch?.ends.get(table);
@@ -214,7 +228,7 @@ export class Capture {
   }
 
   /** Joins whole snapshots, from the first that the reader has not passed, up to a batch. */
-  private nextEnds(reader: Reader): Map<string, number> | undefined {
+  private nextEnds(reader: Reader, least: number): Map<string, number> | undefined {
     const ends = new Map<string, number>();
     let changes = 0;
     for (const mark of this.marks) {
@@ -225,7 +239,7 @@ export class Capture {
       for (const [table, end] of mark.ends) ends.set(table, end);
       changes += mark.changes;
     }
-    return ends.size > 0 ? ends : undefined;
+    return ends.size > 0 && changes >= least ? ends : undefined;
   }
 
   /** Encodes entries until the frame is full or the batch ends. Positions move when that worked. */
@@ -241,12 +255,11 @@ export class Capture {
       let begun = false;
       let newest: Change | undefined;
       moved.set(table, end);
-      for (const change of source.log.read(after, end, Number.MAX_SAFE_INTEGER)) {
+      for (const change of this.changesOf(shard, table, source, after, end)) {
         if (full) {
           moved.set(table, change.seq - 1);
           break;
         }
-        if (!this.isOf(shard, source, change)) continue;
         if (!begun) this.encoder.begin(source.log.shape);
         begun = true;
         // laid over what came meanwhile without these columns: its rows must be written when it comes back
@@ -270,11 +283,30 @@ export class Capture {
     return { frame, base: batch.base, last, changes, sent: batch.sent };
   }
 
-  private isOf(shard: number, source: Source, change: Change): boolean {
-    if (this.shards === 1) return true;
-    const { home, key, collations } = source.log.shape;
-    if (source.placement === "whole") return shardOf(hashKey(home, [], []), this.shards) === shard;
-    return shardOf(hashKey(home, keyOf(change, key), collations), this.shards) === shard;
+  private changesOf(shard: number, table: string, source: Source, after: number, to: number): Iterable<Change> {
+    const read = () => this.reading(source, after, to);
+    if (this.shards === 1) return read();
+    const shardOfChange = (change: Change) => this.shardOf(source, change);
+    return this.shared.of(shard, table, after, to, read, shardOfChange) ?? this.ownOf(shard, read(), shardOfChange);
+  }
+
+  private *ownOf(shard: number, changes: Iterable<Change>, shardOf: (change: Change) => number): Generator<Change> {
+    for (const change of changes) if (shardOf(change) === shard) yield change;
+  }
+
+  /** All that is committed between two scans is one snapshot, which apply has to take in one transaction: it scans, too. */
+  private *reading(source: Source, after: number, to: number): Generator<Change> {
+    let read = 0;
+    for (const change of source.log.read(after, to, Number.MAX_SAFE_INTEGER)) {
+      if (++read % SCAN_LOOK_CHANGES === 0 && this.clock.now() - this.scannedAt >= SCAN_WHILE_READING_MS) this.scan();
+      yield change;
+    }
+  }
+
+  private shardOf({ log, placement }: Source, change: Change): number {
+    const { home, key, collations } = log.shape;
+    const hashed = placement === "whole" ? hashKey(home, [], []) : hashKey(home, keyOf(change, key), collations);
+    return shardOf(hashed, this.shards);
   }
 }
 

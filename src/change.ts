@@ -11,6 +11,16 @@ export class SqlText {
 /** INTEGER is bigint, REAL is number, TEXT is SqlText, BLOB is Uint8Array. Storage classes survive to the bit. */
 export type SqlValue = null | bigint | number | SqlText | Uint8Array;
 
+/** About the memory that values take, bytes */
+export function bytesOf(values: readonly SqlValue[]): number {
+  let bytes = 8 * values.length;
+  for (const value of values) {
+    if (value instanceof Uint8Array) bytes += value.length;
+    else if (value instanceof SqlText) bytes += value.bytes.length;
+  }
+  return bytes;
+}
+
 /** The `op` of an entry: what the trigger saw. The numbers are stored in change logs and messages. */
 export const OP_INSERT = 1;
 export const OP_UPDATE = 2;

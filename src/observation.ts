@@ -1,6 +1,7 @@
 /** Notices what others do to the database: commits, changes of the schema, and a file that is not the one it was. */
 import { statSync } from "node:fs";
 import type { Database, Statement } from "./database.ts";
+import type { Runtime } from "./runtime.ts";
 import { dataVersion } from "./sqlite/pragmas.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
@@ -8,8 +9,21 @@ import { schemaVersion } from "./sqlite/schema.ts";
  * A commit writes to the WAL first, and is visible a moment after that event, or later where its process has to wait for
  * a processor. It is looked for at once, without a timer (which takes 1 to 2 ms at least), then ever less often, ms.
  */
-const EVENT_SPIN_MS = 1;
+const EVENT_SPIN_MS = 0.2;
 const EVENT_MS = 100;
+/** Waiting for an event begins anew this often, ms */
+const WATCH_MS = 60_000;
+/**
+ * Scans are at least so far apart, ms: a batch costs each node as much as some hundred changes. They are further apart
+ * when there are many changes, or when what follows a scan takes so much of the time between them.
+ */
+const SCANS_APART_MS = 3;
+const BUSY_SCANS_APART_MS = 10;
+const BUSY_CHANGES = 50;
+const SPENT_SHARE = 1 / 4;
+/** After so many scans with that much in a row, and until so long after the last commit, ms, nothing is watched */
+const BUSY_SCANS = 5;
+const BUSY_MS = 100;
 /** A commit has several events. Those that come so soon after it was seen, or was our own, are most likely its own, ms */
 const SAME_COMMIT_MS = 2;
 /**
@@ -43,6 +57,9 @@ export class Observation {
   private schema: { version: number; quietSince: number; first: number } | undefined;
   private readonly inode: bigint;
   private inodeAfter = -Infinity;
+  private busyScans = 0;
+  /** not scanned again before this time, ms */
+  scanAfter = 0;
 
   constructor(private readonly db: Database) {
     this.dataVersion = dataVersion(db);
@@ -59,8 +76,52 @@ export class Observation {
     return inodeOf(this.db.path) !== this.inode;
   }
 
+  /**
+   * Rings at events of the file until aborted. While somebody writes without rest there is one for every write, and to
+   * take them is a sixth of what this process does (measured on Deno): then the file is looked at from time to time.
+   */
+  async follow({ clock, watch }: Runtime, ring: () => void, signal: AbortSignal): Promise<void> {
+    try {
+      while (!signal.aborted) {
+        const watcher = watch(this.db.path);
+        try {
+          // what was committed before it watched
+          ring();
+          while (!this.isBusy(clock.now())) {
+            if (await watcher.wait(WATCH_MS, signal)) this.event(clock.now());
+            ring();
+            if (clock.now() < this.scanAfter) await clock.sleep(this.scanAfter - clock.now(), signal);
+          }
+        } finally {
+          watcher.close();
+        }
+        while (this.isBusy(clock.now())) {
+          await clock.sleep(BUSY_SCANS_APART_MS, signal);
+          ring();
+        }
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  /**
+   * A scan that began at `start` found so many changes.
+   * @param spent on all that was done since the scan before it, ms
+   */
+  scanned(start: number, changes: number, spent: number): void {
+    const busy = changes > BUSY_CHANGES;
+    this.busyScans = busy ? this.busyScans + 1 : 0;
+    const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent / SPENT_SHARE);
+    this.scanAfter = start + Math.max(SCANS_APART_MS, apart);
+  }
+
+  private isBusy(now: number): boolean {
+    return this.busyScans >= BUSY_SCANS && now < (this.lastCommitAt ?? -Infinity) + BUSY_MS;
+  }
+
   /** A file was written to: perhaps by a commit. */
-  event(now: number): void {
+  private event(now: number): void {
     this.toldAt = now;
     this.eventAt = now < this.sameCommitUntil ? now - EVENT_SPIN_MS : now;
   }

@@ -7,19 +7,31 @@ export interface Pace {
   readonly changes: number;
   /** how often the lock is tried without a pause: see `transaction` */
   readonly tries: number;
-  /** the next transaction begins at least so long after this one began, ms */
+  /** the next transaction begins at least so long after this one began, ms, */
   readonly apartMs: number;
+  /** and after this one ended so many times as long as it took: all takes longer when the machine is crowded */
+  readonly rests: number;
 }
 
 /** Nobody else writes. */
-export const FULL_PACE: Pace = { ms: 10, changes: 5_000, tries: 1, apartMs: 0 };
+export const FULL_PACE: Pace = { ms: 10, changes: 5_000, tries: 1, apartMs: 0, rests: 0 };
 
 /**
  * The application writes. A commit of its own that has to wait tries again after 1, 3 and 8 ms (SQLite's busy handler), and
  * one that upgrades a read transaction fails. Between transactions of a writer that never rests the lock is free for some
  * microseconds; 100 tries take about 2 ms.
  */
-export const GENTLE_PACE: Pace = { ms: 4, changes: 1_000, tries: 100, apartMs: 20 };
+const GENTLE_PACE: Pace = { ms: 2, changes: 500, tries: 100, apartMs: 10, rests: 3 };
+
+/** The application writes, and so much waits that this node would stay behind for as long as it does. */
+const CATCHING_UP_PACE: Pace = { ...GENTLE_PACE, ms: 4, changes: 1_000, rests: 1 };
+const BEHIND_BYTES = 1024 * 1024;
+
+/** @param waiting messages that were received and not applied, bytes */
+export function paceFor(isWriting: boolean, waiting: number): Pace {
+  if (!isWriting) return FULL_PACE;
+  return waiting > BEHIND_BYTES ? CATCHING_UP_PACE : GENTLE_PACE;
+}
 
 /** A pace is stretched to so many times its length at most. */
 const STRETCH_LIMIT = 20;
@@ -32,16 +44,6 @@ const STRETCH_LIMIT = 20;
 export function stretched(pace: Pace, rebaseMs: number): Pace {
   const times = Math.min(STRETCH_LIMIT, Math.max(1, rebaseMs / pace.ms));
   return { ...pace, ms: pace.ms * times, changes: pace.changes * times };
-}
-
-/** Scans are at least so far apart, ms: a batch costs each node as much as some hundred changes. */
-const SCANS_APART_MS = 3;
-const BUSY_SCANS_APART_MS = 10;
-const BUSY_CHANGES = 50;
-
-/** @param changes how many the last scan found */
-export function scansApartMs(changes: number): number {
-  return changes > BUSY_CHANGES ? BUSY_SCANS_APART_MS : SCANS_APART_MS;
 }
 
 /** A reader that is always there keeps the WAL from being checkpointed: after a read comes a pause at least as long. */

@@ -13,6 +13,9 @@ import type { Clock, Log } from "./runtime.ts";
 /** Messages, and their bytes, that may wait for the stream's answer. */
 const WINDOW_MESSAGES = 128;
 const WINDOW_BYTES = 8 * 1024 * 1024;
+/** While so many wait, a batch is not begun before it has so many changes: each costs the broker a sync of its disk. */
+const CROWDED_MESSAGES = 4;
+const CROWDED_CHANGES = 500;
 /** Pause before the next try after a publish failed, ms */
 const RETRY_MS = 250;
 /** Failures in a row, with the broker there, after which they are said */
@@ -70,8 +73,9 @@ export class Publisher {
       this.inFlightBytes < WINDOW_BYTES;
   }
 
-  get idle(): boolean {
-    return this.inFlight === 0;
+  /** How many changes it takes to begin a batch. */
+  get least(): number {
+    return this.inFlight < CROWDED_MESSAGES ? 1 : CROWDED_CHANGES;
   }
 
   restart(why: string): void {

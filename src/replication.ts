@@ -8,7 +8,7 @@ import { Capture } from "./capture.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
 import { Observation, ReplacedError } from "./observation.ts";
-import { FULL_PACE, GENTLE_PACE, ReadingPace, scansApartMs } from "./pace.ts";
+import { paceFor, ReadingPace } from "./pace.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
@@ -26,8 +26,6 @@ import { Alarm, sleepUnless, untilAborted } from "./waiting.ts";
 
 /** A publisher that is not ready is looked after this often, ms */
 const POLL_MS = 250;
-/** The loop polls by itself; waiting for an event begins anew this often, ms */
-const WATCH_MS = 60_000;
 /** Pause before placements are asked for again, ms */
 const PLACEMENT_RETRY_MS = 1_000;
 /** Parked tables are tried again without a change of the schema, ms */
@@ -73,8 +71,9 @@ export class Replication {
   /** is the file still the one this process left, since the last commit of another connection? */
   private isChecked = true;
   private readonly reading = new ReadingPace();
-  private scanAfter = 0;
   private applyAfter = 0;
+  /** in steps since the last scan, ms */
+  private spent = 0;
   private parkedAfter = 0;
   private parkedWanted = true;
   /** the cluster has answered where tables go: capture must be told, in a step that may be tried again */
@@ -87,7 +86,7 @@ export class Replication {
   private readonly trouble: Trouble;
 
   constructor(private readonly options: ReplicationOptions) {
-    this.capture = new Capture(options.db, options.shards, options.frameBytes);
+    this.capture = new Capture(options.db, options.shards, options.runtime.clock, options.frameBytes);
     this.placements = new Placements(options.shards);
     this.observation = new Observation(options.db);
     this.statusFile = new StatusFile(options.place, options.runtime.log);
@@ -220,9 +219,8 @@ export class Replication {
   }
 
   private async loop(signal: AbortSignal): Promise<void> {
-    const { clock, watch } = this.options.runtime;
-    const watcher = watch(this.options.place.dbPath);
-    const watching = this.follow(watcher, signal);
+    const { clock } = this.options.runtime;
+    const watching = this.observation.follow(this.options.runtime, () => this.alarm.ring(), signal);
     try {
       while (!signal.aborted) {
         const woken = this.alarm.next();
@@ -234,32 +232,18 @@ export class Replication {
       if (error instanceof ReplacedError) this.options.replaced(error.message);
       else if (!signal.aborted) throw error;
     } finally {
-      watcher.close();
       await watching;
-    }
-  }
-
-  private async follow(watcher: ReturnType<Runtime["watch"]>, signal: AbortSignal): Promise<void> {
-    const { clock } = this.options.runtime;
-    try {
-      while (!signal.aborted) {
-        if (await watcher.wait(WATCH_MS, signal)) this.observation.event(clock.now());
-        this.alarm.ring();
-        // a writer that never rests has events for each commit
-        if (clock.now() < this.scanAfter) await clock.sleep(this.scanAfter - clock.now(), signal);
-      }
-    } catch (error) {
-      if (!signal.aborted) throw error;
     }
   }
 
   /** One round. @returns how long nothing needs to be done, ms; 0 when there is more to do */
   private step(): number {
-    const now = this.options.runtime.clock.now();
+    const { clock } = this.options.runtime;
+    const now = clock.now();
     try {
       let pause = this.look(now);
       pause = Math.min(pause, this.publish(now));
-      this.reading.rest(this.options.runtime.clock.now());
+      this.reading.rest(clock.now());
       pause = Math.min(pause, this.apply(now));
       pause = Math.min(pause, this.layParked(now));
       this.trouble.over();
@@ -270,6 +254,8 @@ export class Replication {
       const pause = this.trouble.met(error, now);
       this.statusFile.write(now, () => this.status());
       return pause;
+    } finally {
+      this.spent += clock.now() - now;
     }
   }
 
@@ -282,7 +268,7 @@ export class Replication {
     if (!this.isChecked && !this.applier!.isSameFile()) throw new ReplacedError(WENT_BACK);
     this.isChecked = true;
     if (!this.scanWanted) return observation.patience(now);
-    if (now < this.reading.after || now < this.scanAfter) return Math.max(this.reading.after, this.scanAfter) - now;
+    if (now < observation.scanAfter) return observation.scanAfter - now;
     const start = this.options.runtime.clock.now();
     const scan = this.capture.scan();
     if (scan.kind === "schema changed") {
@@ -292,7 +278,8 @@ export class Replication {
       return pause;
     }
     this.scanWanted = false;
-    this.scanAfter = start + scansApartMs(scan.changes);
+    observation.scanned(start, scan.changes, this.spent);
+    this.spent = 0;
     this.settling.scanned();
     const cut = this.capture.takeCutBacklog();
     if (cut > 0) this.options.runtime.log.warn(CUT_BACKLOG, { changes: cut });
@@ -318,7 +305,7 @@ export class Replication {
         continue;
       }
       const start = this.options.runtime.clock.now();
-      const part = this.capture.read(shard, cursor);
+      const part = this.capture.read(shard, cursor, publisher.least);
       if (part === undefined) continue;
       publisher.send(part);
       this.reading.took(this.options.runtime.clock.now() - start);
@@ -340,7 +327,7 @@ export class Replication {
     for (const [shard, { publisher, subscriber }] of this.shards.entries()) {
       if (subscriber.queue.length === 0) continue;
       if (now < this.applyAfter) return Math.min(pause, this.applyAfter - now);
-      const pace = this.observation.isWriting(now) ? GENTLE_PACE : FULL_PACE;
+      const pace = paceFor(this.observation.isWriting(now), subscriber.waiting);
       const applied = this.applier!.apply(shard, subscriber.queue, pace);
       if (applied.kind === "schema changed") {
         this.scanWanted = true;
@@ -355,7 +342,8 @@ export class Replication {
           this.options.runtime.log.info("a large batch was applied", { changes, ms: Math.round(ms) });
         }
       }
-      this.applyAfter = now + pace.apartMs;
+      const end = this.options.runtime.clock.now();
+      this.applyAfter = Math.max(now + pace.apartMs, end + pace.rests * (end - now));
       pause = 0;
     }
     return pause;

@@ -15,7 +15,19 @@ const ALL = [...PROGRAM, ...sourceFiles("scripts", "tests")];
 /** Where each file and folder of src/ stands. A new one has to be placed here, which is a decision. */
 const LAYERS = {
   vocabulary: [
-    ...["acceptance", "bytes", "change", "change_codec", "defaults", "errors", "frame_codec", "hex", "pace", "shard"],
+    ...[
+      "acceptance",
+      "bytes",
+      "change",
+      "change_codec",
+      "defaults",
+      "errors",
+      "frame_codec",
+      "hex",
+      "pace",
+      "shard",
+      "sharing",
+    ],
     ...["table_filter", "value_codec", "version", "waiting"],
   ],
   contracts: ["broker", "change_stream", "database", "runtime", "watcher"],

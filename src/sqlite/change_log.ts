@@ -1,5 +1,5 @@
 /** Reads and clears one table's change log. */
-import { type Change, OP_DELETE, SqlText, type SqlValue, type TableShape } from "../change.ts";
+import { bytesOf, type Change, OP_DELETE, type TableShape } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
 import { EntryReader, type StoredEntry } from "./entry_reader.ts";
 import { LazyStatement } from "./lazy_statement.ts";
@@ -113,15 +113,6 @@ export class ChangeLog {
     if (entry.op !== OP_DELETE) return entry;
     return { ...entry, values: this.shape.key.map((place) => entry.values[place]!) };
   }
-}
-
-function bytesOf(values: readonly SqlValue[]): number {
-  let bytes = 8 * values.length;
-  for (const value of values) {
-    if (value instanceof Uint8Array) bytes += value.length;
-    else if (value instanceof SqlText) bytes += value.bytes.length;
-  }
-  return bytes;
 }
 
 /** terms of one compound SELECT; SQLite's own limit is 500 */

@@ -6,7 +6,7 @@ import { Capture } from "../../src/capture.ts";
 import { decodeMessage } from "../../src/change_codec.ts";
 import type { Database } from "../../src/database.ts";
 import { Publisher } from "../../src/publish.ts";
-import type { Log } from "../../src/runtime.ts";
+import type { Clock, Log } from "../../src/runtime.ts";
 import { openDatabase } from "../../src/sqlite/connection.ts";
 import { install, type Installed } from "../../src/sqlite/install.ts";
 import { fold } from "../../src/sqlite/quote.ts";
@@ -34,6 +34,8 @@ export interface CoreNodeOptions {
   readonly wrap?: (db: Database) => Database;
 }
 
+const STILL: Clock = { now: () => 0, sleep: () => Promise.resolve() };
+
 interface CoreShard {
   readonly publisher: Publisher;
   acceptance: Acceptance;
@@ -59,7 +61,7 @@ export class CoreNode {
     db.exec("PRAGMA ignore_check_constraints = ON; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF");
     this.db = options.wrap?.(db) ?? db;
     this.nonce = options.hex(16);
-    this.capture = new Capture(this.db, options.streams.length, options.frameBytes);
+    this.capture = new Capture(this.db, options.streams.length, STILL, options.frameBytes);
     this.install();
     for (const [shard, stream] of options.streams.entries()) {
       const publisher = this.makePublisher(stream, shard);
@@ -144,7 +146,7 @@ export class CoreNode {
       db: this.db,
       nodeId: this.id,
       nonce: this.nonce,
-      clock: { now: () => 0, sleep: () => Promise.resolve() },
+      clock: STILL,
       digest: digestOf,
       acknowledged: (table, highest, lowest) => this.capture.acknowledged(table, highest, lowest),
       capturedNullKeys: () => this.capture.nullKeys,
