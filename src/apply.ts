@@ -329,7 +329,9 @@ export class Applier {
   private readLeft({ acknowledged }: Work): void {
     for (const name of acknowledged.keys()) {
       const log = this.targets.logs.get(name)!;
-      acknowledged.set(name, { highest: log.highest(), lowest: log.lowest() });
+      const highest = log.highest();
+      acknowledged.set(name, { highest, lowest: log.lowest() });
+      if (log.isFilled(highest + 1)) this.targets.installed.names.lowerFilled(name, highest);
     }
   }
 

@@ -55,6 +55,27 @@ test("a change that was made before a column was added, and is published after i
   await pair.converged("t");
 });
 
+test("an entry with the number of one that is older than a column is laid whole", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t VALUES (1, 'first')");
+  for (const { app, node } of [a, b]) {
+    app.exec("ALTER TABLE t ADD COLUMN c");
+    node.install();
+  }
+  await pair.converged("t");
+  b.run("UPDATE t SET c = 'of b'");
+  b.node.publish(0);
+  stream.flush();
+  a.run("UPDATE t SET c = 'of a'");
+  a.restart();
+  a.node.receive(0, Infinity);
+  a.node.apply(0);
+  assert.deepEqual(a.rows("SELECT * FROM t"), [[1, "first", "of a"]]);
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "first", "of a"]]);
+});
+
 test("a renamed table's rows stay in their streams, however often it is renamed, and as one that takes its name", async () => {
   const streams = [1, 2, 3].map((shard) => new MemoryStream(`changes-${shard}`));
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", { streams });

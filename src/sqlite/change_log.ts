@@ -3,6 +3,7 @@ import { bytesOf, type Change, OP_DELETE, type TableShape } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
 import { EntryReader, type StoredEntry } from "./entry_reader.ts";
 import { LazyStatement } from "./lazy_statement.ts";
+import { COLUMNS } from "./own_tables.ts";
 import { id } from "./quote.ts";
 import { logName, tableOfLog, valueColumn } from "./triggers.ts";
 import type { TextEncoding } from "./values.ts";
@@ -184,4 +185,5 @@ export function stillPending(db: Database, marks: PendingMarks): number {
 
 export function dropEntries(db: Database): void {
   for (const table of loggedTables(db)) db.exec(`DELETE FROM ${id(logName(table))}`);
+  db.exec(`UPDATE ${COLUMNS} SET filled_to = NULL`);
 }

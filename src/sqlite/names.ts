@@ -130,6 +130,12 @@ export class Names {
     }
   }
 
+  /** Entries were acknowledged: numbers above the highest one left will be used again. In the same transaction. */
+  lowerFilled(table: string, highest: number): void {
+    const sql = `UPDATE ${COLUMNS} SET filled_to = nullif(?1, 0) WHERE table_name = ?2 AND filled_to > ?1`;
+    this.db.prepare(sql).run(BigInt(highest), fold(table));
+  }
+
   rememberState(name: string, state: TableState, renamedTo: string | null = null): void {
     this.put({
       name,
