@@ -4,6 +4,7 @@ import type { Database } from "../database.ts";
 import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
 import { fold, id } from "./quote.ts";
 import type { Table } from "./schema.ts";
+import { logName, valueColumn } from "./triggers.ts";
 
 /** Rows that tell what a migration gave to a new column: looked at under the write lock, so not all of a large table */
 const FILL_SAMPLE_ROWS = 1_000;
@@ -201,14 +202,17 @@ export class Names {
   /**
    * A migration gave its rows some value in a new column: rows from a node without it get the same, even if the column has
    * no DEFAULT, or loses it in a rebuild. Values that differ, or that of a single row, may be made of something else: only
-   * a column that must have a value gets the most frequent one then.
+   * a column that must have a value gets the most frequent one then. What the application wrote since has entries.
    */
-  private rememberFill({ name, columns, zeros, defaults }: Table, place: number): void {
+  private rememberFill({ name, columns, key, zeros, defaults }: Table, place: number): void {
     const column = id(columns[place]!);
     const required = zeros[place] !== null && zeros[place] !== "NULL";
     const some = `(SELECT ${column} FROM main.${id(name)} LIMIT ${FILL_SAMPLE_ROWS})`;
+    const logged = `SELECT ${key.map((part) => id(valueColumn(part)))} FROM main.${id(logName(name))}`;
+    const migrated = `(SELECT ${column} FROM main.${id(name)} WHERE (${key.map(id)}) NOT IN (${logged})
+      LIMIT ${FILL_SAMPLE_ROWS})`;
     const most = `SELECT ${column} FROM ${some} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
-    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(${column}) FROM ${some}
+    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(${column}) FROM ${migrated}
       HAVING count(*) > 1 AND count(*) = count(${column}) AND min(${column}) IS max(${column})`;
     const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(fold(name), fold(columns[place]!));
