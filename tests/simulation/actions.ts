@@ -83,7 +83,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     world.counters.add("copies started as they are");
     const path = world.path(`twin${world.next()}.db`);
     node.file.copyTo(path);
-    world.addTwin(path);
+    world.addTwin(path, node.changes);
   },
   travel,
   clone,
@@ -142,7 +142,7 @@ async function travel(world: World, node: SimulatedNode): Promise<void> {
   node.changes = copy.changes;
   node.rebuilt = copy.rebuilt;
   node.wentBack = true;
-  node.must = new Set(node.file.pending().map(({ stamp }) => stamp));
+  node.must = new Set(node.file.allPending().map(({ stamp }) => stamp));
   node.endClones.abort(new Error("the source went back"));
   node.endClones = new AbortController();
   node.changed = true;
@@ -154,7 +154,7 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
   const { time, counters } = world;
   const asleep = Promise.withResolvers<void>();
   const to = world.path(`clone${world.next()}.db`);
-  const ahead = new Set([...node.ahead, ...node.file.pending().map(({ stamp }) => stamp)]);
+  const ahead = new Set([...node.ahead, ...node.file.allPending().map(({ stamp }) => stamp)]);
   const { changes } = node;
   const { signal } = node.endClones;
   const made = cloneDatabase({

@@ -2,6 +2,7 @@
 import type { Random } from "../support/random.ts";
 import { migratingStatement, type Migrations, rebuiltTable } from "./migrations.ts";
 import type { SimulatedNode } from "./node.ts";
+import { mayMigrate } from "./operator.ts";
 import type { TableSpec } from "./tables.ts";
 
 /** A failure of a statement of Marmot's. */
@@ -77,9 +78,12 @@ export class Application {
 
   /** A change of the schema. */
   change(sql: string): boolean {
+    const { world: { setting }, file } = this.node;
     if (this.holding || this.awaitsCapture) return false;
+    if (setting.migrations !== undefined && !mayMigrate(file, sql)) return false;
     try {
       this.node.file.app.exec(sql);
+      this.node.world.trace(this.node.name, () => `  ${sql}`);
       this.node.world.counters.add("changes of a schema");
       this.node.changes++;
       this.node.rebuilt = rebuiltTable(sql) ?? this.node.rebuilt;
@@ -103,6 +107,7 @@ export class Application {
   private end(): boolean {
     const { world, file } = this.node;
     const rollsBack = world.random.below(15) === 0;
+    world.trace(this.node.name, () => rollsBack ? "  ROLLBACK" : "  COMMIT");
     file.app.exec(rollsBack ? "ROLLBACK" : "COMMIT");
     if (rollsBack) return false;
     world.counters.add("application transactions");
@@ -120,6 +125,7 @@ export class Application {
 
   /** A constraint may refuse a statement; then the rest of the transaction goes on, as many applications do it. */
   private run(sql: string): void {
+    this.node.world.trace(this.node.name, () => `  ${sql}`);
     try {
       this.node.file.app.exec(sql);
     } catch (error) {

@@ -18,7 +18,9 @@ function checkState(world: World, node: SimulatedNode): void {
   const at = positions(world, node);
   world.note(`${world.time.now} ${node.name} ${at.map((stored) => stored?.sequence ?? 0)} ${pending.length}`);
   const late = world.setting.later.length > 0 && isOvertaken(node);
-  if (!isYoung(world, node, at) && !late) lawful(world, node, at, pending);
+  if (isYoung(world, node, at) || late) return;
+  lawful(world, node, at, pending);
+  if (node.changing?.check(node.file, at, node.changes)) world.counters.add("states of changing tables compared");
 }
 
 /** I3: the cursor is in the file, beside the rows. */

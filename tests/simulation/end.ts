@@ -51,7 +51,7 @@ function unrestOf(world: World, node: SimulatedNode, cutOff: readonly boolean[])
     if (cursor !== world.broker.streams[shard]!.end) return `at ${cursor} of ${world.broker.streams[shard]!.end}`;
     if (publisher !== "ready") return `publisher ${publisher}`;
   }
-  const pending = [...node.file.pending(), ...node.file.otherPending()];
+  const pending = node.file.allPending();
   if (pending.length > 0 && !cutOff.includes(true)) {
     return `pending: ${pending.map(({ table, seq }) => `${table} ${seq}`)}`;
   }

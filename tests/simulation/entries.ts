@@ -6,9 +6,9 @@ export interface Entry {
   readonly table: string;
   /** as in the change log: 3 deletes */
   readonly op: number;
-  /** of a delete only the key's; none where the table is a changing one */
+  /** of a delete only the key's, but where the table is a changing one */
   readonly columns: readonly string[];
-  /** SQL literals */
+  /** SQL literals; none where the table is a changing one, until a message tells them */
   readonly values: readonly string[];
   /** the transaction that made it; 0 for what Marmot itself logged */
   readonly transaction: number;
@@ -54,7 +54,7 @@ export class Entries {
     const entry = this.byStamp.get(stamp);
     this.sent.add(stamp);
     if (entry === undefined) throw new Violation("I5: a message holds an entry that no application made");
-    if (entry.columns.length === 0) return entry;
+    if (entry.values.length === 0) return { ...entry, op, columns, values };
     const as = (names: readonly string[], some: readonly string[]) =>
       names.map((name, i) => `${name}=${some[i]}`).sort();
     const [sent, made] = [as(columns, values).join(), as(entry.columns, entry.values).join()];

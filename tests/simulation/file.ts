@@ -135,7 +135,12 @@ export class NodeFile {
     });
   }
 
-  /** Entries of tables that change: what they are about is not looked at. */
+  /** Those of tables that change, too. */
+  allPending(): Pending[] {
+    return [...this.pending(), ...this.otherPending()];
+  }
+
+  /** Entries of tables that change, without their values. */
   otherPending(): Pending[] {
     const { tables, changing } = this.options;
     if (!changing) return [];
@@ -143,20 +148,23 @@ export class NodeFile {
     const logs = this.reader.prepare(
       "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '\\_\\_marmot\\_\\_%\\_change\\_log' ESCAPE '\\'",
     ).all().map(({ name }) => String(name));
-    return logs.filter((log) => !known.has(log)).flatMap((log) =>
-      this.reader.prepare(`SELECT seq, op, CAST(stamp AS TEXT) AS stamp FROM "${log}" ORDER BY seq`).all().map((
-        entry,
-      ) => ({
-        seq: Number(entry.seq),
-        op: Number(entry.op),
-        stamp: String(entry.stamp),
+    return logs.filter((log) => !known.has(log)).flatMap((log) => {
+      const entries = this.reader.prepare(`SELECT seq, op, CAST(stamp AS TEXT) AS stamp FROM "${log}" ORDER BY seq`)
+        .all();
+      if (entries.length === 0) return [];
+      const columns = this.reader.prepare("SELECT substr(name, 5) AS name FROM pragma_table_info(?) WHERE cid > 2")
+        .all(log).map(({ name }) => String(name));
+      return entries.map(({ seq, op, stamp }) => ({
+        seq: Number(seq),
+        op: Number(op),
+        stamp: String(stamp),
         table: log,
-        columns: [],
+        columns,
         values: [],
         transaction: 0,
         order: 0,
-      }))
-    );
+      }));
+    });
   }
 
   /** All rows of tables that change, with columns by name. */

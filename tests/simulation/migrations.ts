@@ -33,7 +33,12 @@ export function drawMigrations(random: Random, uniques: boolean): Migrations {
 
 class Draw {
   private count = 0;
-  constructor(private readonly random: Random, private readonly renames: boolean, private readonly uniques: boolean) {}
+  private readonly uniques: boolean;
+
+  constructor(private readonly random: Random, private readonly renames: boolean, uniques: boolean) {
+    // a node that makes the values of a column unique writes rows of others
+    this.uniques = uniques && !renames;
+  }
 
   /** Changes `tables`. @returns the SQL that does it */
   change(tables: Map<string, Map<string, boolean>>): string {

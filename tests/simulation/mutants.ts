@@ -1,6 +1,7 @@
 /** All rules that are broken, one at a time. */
 import { type Mutant, mutant } from "./mutant.ts";
 import { APPLY } from "./mutants_apply.ts";
+import { MIGRATIONS } from "./mutants_migrations.ts";
 import { PUBLISH } from "./mutants_publish.ts";
 import { SCHEMA } from "./mutants_schema.ts";
 
@@ -36,4 +37,4 @@ const MENDED: readonly Mutant[] = [
   ),
 ];
 
-export const MUTANTS: readonly Mutant[] = [...PUBLISH, ...APPLY, ...SCHEMA, ...MENDED];
+export const MUTANTS: readonly Mutant[] = [...PUBLISH, ...APPLY, ...SCHEMA, ...MIGRATIONS, ...MENDED];

@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import type { LogFields } from "../../src/runtime.ts";
 import type { StatementFault } from "./application.ts";
 import { Application } from "./application.ts";
+import { ChangingLaw } from "./changing_law.ts";
 import { NodeFile } from "./file.ts";
 import type { Weather } from "./link.ts";
 import { SimulatedProcess, type Speed } from "./process.ts";
@@ -40,6 +41,8 @@ export class SimulatedNode {
   readonly speed: Speed;
   /** how many of the later changes of the schema it has */
   changes = 0;
+  /** what the law says of tables that change, where there are some */
+  readonly changing: ChangingLaw | undefined;
   /** a table without Marmot's triggers, for now */
   rebuilt: string | undefined;
   /** Marmot has logged rows anew: entries that were there are gone with it */
@@ -61,6 +64,8 @@ export class SimulatedNode {
       changing: setting.migrations !== undefined,
       stamp: () => world.stamp(),
     });
+    const { migrations } = setting;
+    if (migrations !== undefined) this.changing = new ChangingLaw(migrations, world.law, world.entries);
     this.application = new Application(this);
     this.weather = { ...setting.weather };
     this.speed = { statement: random.pick(setting.speeds) };

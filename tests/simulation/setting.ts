@@ -20,7 +20,7 @@ export interface Setting {
   readonly sql: readonly string[];
   /** changes of the schema, on each node at a time of its own */
   readonly later: readonly string[];
-  /** where they change tables: those are not in `tables`, and not compared with the law, but with each other in the end */
+  /** where they change tables: those are not in `tables`, and have a law of their own */
   readonly migrations: Migrations | undefined;
   readonly weather: Weather;
   /** ms a statement takes, drawn for each node */
@@ -35,8 +35,12 @@ export interface Setting {
 
 const HEADER_BYTES = 62;
 const STREAMS: readonly ("lost" | "purged")[] = ["lost", "purged"];
-/** The kind "schema" is not drawn yet: it shows something that is not settled */
-const KINDS: readonly Kind[] = ["rows", "rows", "rows", "rows", "stream", "triggers", "triggers"];
+/** How often each is drawn, in 13 */
+const SHARES: Readonly<Record<Kind, number>> = { rows: 6, stream: 2, triggers: 3, schema: 2 };
+const KINDS = (Object.keys(SHARES) as Kind[]).flatMap((kind) => Array.from({ length: SHARES[kind] }, () => kind));
+
+/** Weight of a change of the schema: migrations have to be made while something else happens, one after the other */
+const CHANGES: Readonly<Record<Kind, number>> = { rows: 0, stream: 0, triggers: 5, schema: 25 };
 
 export function drawSetting(random: Random): Setting {
   const kind = random.pick(KINDS);
@@ -99,6 +103,6 @@ function drawWeights(kind: Kind, random: Random): Record<string, number> {
     travel: travels,
     clone: random.pick([0, 1]),
     twin: random.below(4) === 0 ? 1 : 0,
-    change: kind === "triggers" || kind === "schema" ? 5 : 0,
+    change: CHANGES[kind],
   };
 }

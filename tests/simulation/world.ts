@@ -9,6 +9,7 @@ import { ClusterBroker } from "./cluster_broker.ts";
 import { Counters } from "./counters.ts";
 import { Entries } from "./entries.ts";
 import { StreamLaw } from "./law.ts";
+import { literal } from "./literals.ts";
 import { SimulatedNode } from "./node.ts";
 import type { Setting } from "./setting.ts";
 import { VirtualTime } from "./virtual_time.ts";
@@ -19,6 +20,18 @@ function contentOf(data: Uint8Array): string {
   const compressed = header.part === 1 && !header.continues && frame[0] === ZSTD;
   const text = (_: string, value: unknown) => typeof value === "bigint" ? `${value}` : value;
   return `${JSON.stringify(header)} ${compressed ? JSON.stringify(decodeFrame(frame), text) : hex(frame)}`;
+}
+
+/** A message as a trace shows it; of a batch of several parts, the first. */
+function summaryOf(data: Uint8Array): string {
+  const { origin, epoch, number, base, part, last, continues, frame } = decodeMessage(data);
+  const header = `of ${origin.slice(0, 4)}, ${epoch}.${number} from ${base} on${last ? "" : ", and more"}`;
+  if (frame.length === 0 || part > 1 || continues) return header;
+  const tables = decodeFrame(frame).map(({ table, columns, changes }) => {
+    const rows = changes.map(({ op, seq, values }) => `${seq}: ${op} ${values.map(literal)}`);
+    return `${table}(${columns}) ${rows.join("; ")}`;
+  });
+  return `${header}: ${tables.join(" | ")}`;
 }
 
 /** The kind of a frame: see src/frame_codec.ts */
@@ -53,7 +66,10 @@ export class World {
     this.law = new StreamLaw(this.entries, setting.later.length === 0);
     this.broker = new ClusterBroker(setting.shards);
     for (const stream of this.broker.streams) {
-      stream.listen(() => this.note(`${this.time.now} ${stream.name} ${contentOf(stream.tip!.data)}`));
+      stream.listen(() => {
+        this.note(`${this.time.now} ${stream.name} ${contentOf(stream.tip!.data)}`);
+        this.trace(stream.name, () => `${stream.tip!.sequence} ${summaryOf(stream.tip!.data)}`);
+      });
     }
     for (let i = 0; i < setting.nodes; i++) {
       const node = this.makeNode(this.path(`n${i + 1}.db`));
@@ -85,8 +101,9 @@ export class World {
   }
 
   /** Somebody copies a node's file, and starts a Marmot on the copy. */
-  addTwin(path: string): void {
+  addTwin(path: string, changes: number): void {
     const twin = new SimulatedNode(this, "twin", path);
+    twin.changes = changes;
     twin.isTwin = true;
     this.twins.push(twin);
     twin.start();
@@ -122,7 +139,7 @@ export class World {
   record(node: SimulatedNode): void {
     const transaction = ++this.transactions;
     if (!node.isInstalled) return;
-    for (const pending of [...node.file.pending(), ...node.file.otherPending()]) {
+    for (const pending of node.file.allPending()) {
       if (this.entries.has(pending.stamp)) continue;
       this.entries.record({ ...pending, transaction });
       node.must.add(pending.stamp);
