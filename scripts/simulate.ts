@@ -3,7 +3,7 @@
  *
  *     deno task simulate --seeds N [--seed FIRST] [--seconds S] [--jobs J] [--json FILE]
  *     deno task simulate --seed S [--steps K] [--trace]              one history, or the first K actions of it
- *     deno task simulate --mutants [--only NAME] [--json FILE]       breaks each rule in turn: how soon does it show?
+ *     deno task simulate --mutants [--only NAME]… [--json FILE]      breaks each rule in turn: how soon does it show?
  *
  * A history that breaks a promise is printed with the fewest actions that still break it, and how to see them.
  */
@@ -50,7 +50,7 @@ async function main(): Promise<number> {
       trace: { type: "boolean" },
       digests: { type: "boolean" },
       mutants: { type: "boolean" },
-      only: { type: "string" },
+      only: { type: "string", multiple: true },
       /** stops at a history that fails, and prints it as JSON */
       "first-failure": { type: "boolean" },
       /** a part of a run: every so many seeds, as lines of JSON */
@@ -59,7 +59,7 @@ async function main(): Promise<number> {
   });
   const first = values.seed === undefined ? Date.now() % SEED_LIMIT : Number(values.seed);
   const seconds = Number(values.seconds ?? Infinity);
-  if (values.mutants) return await huntMutants(first, { only: values.only, json: values.json, jobs: values.jobs });
+  if (values.mutants) return await huntMutants(first, Number(values.seeds ?? MUTANT_SEEDS), values);
   if (values["first-failure"]) return await runUntilFailure(first, Number(values.seeds));
   if (values.part !== undefined) return await runPart(first, Number(values.seeds), Number(values.part), seconds);
   if (values.seed !== undefined && values.seeds === undefined) {
@@ -100,15 +100,16 @@ async function runUntilFailure(first: number, seeds: number): Promise<number> {
 
 async function huntMutants(
   first: number,
-  { only, json, jobs }: { only: string | undefined; json: string | undefined; jobs: string | undefined },
+  seeds: number,
+  { only, json, jobs }: { readonly only?: readonly string[]; readonly json?: string; readonly jobs?: string },
 ): Promise<number> {
-  const waiting = MUTANTS.filter(({ name }) => only === undefined || name.includes(only));
+  const waiting = MUTANTS.filter(({ name }) => only === undefined || only.some((part) => name.includes(part)));
   print(`${waiting.length} mutants, histories from seed ${first} on`);
   const found: Found[] = [];
   const order = MUTANTS.map(({ name }) => name);
   const hunter = async () => {
     for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-      const result = await hunt(mutant, first, MUTANT_SEEDS);
+      const result = await hunt(mutant, first, seeds);
       found.push(result);
       found.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
       if (json !== undefined) {

@@ -36,6 +36,8 @@ export interface LinkOptions {
   readonly time: VirtualTime;
   readonly random: Random;
   readonly weather: Weather;
+  /** what the node's processes published and the network holds back */
+  readonly held: (() => void)[];
   readonly counters: Counters;
   readonly maxPayload: number;
   /** the process may be killed here; throws then */
@@ -169,13 +171,14 @@ export class Link implements Broker {
 
   /** On the way to the broker. */
   private travel(isPublish: boolean, arrive: () => void): void {
-    const { time, random, weather, counters } = this.options;
+    const { time, random, weather, counters, held } = this.options;
     const reach = () => this.reachable && arrive();
     if (isPublish) {
       if (random.next() < weather.lost) return void counters.add("publishes lost");
       if (random.next() < weather.late) {
         counters.add("publishes delayed");
-        return void time.after(random.next() * LATE_MS, () => this.options.broker.up && arrive());
+        const comes = () => this.options.broker.up && arrive();
+        return void (random.below(2) === 0 ? held.push(comes) : time.after(random.next() * LATE_MS, comes));
       }
       if (random.next() < weather.doubled) {
         counters.add("publishes doubled");
@@ -184,6 +187,12 @@ export class Link implements Broker {
     }
     this.lastArrival = Math.max(this.lastArrival, time.now + this.delay());
     time.after(this.lastArrival - time.now, reach);
+  }
+
+  /** What was held back comes about when somebody who starts to publish asks for the stream's end. */
+  letHeldCome(): void {
+    const { time, random, weather, held } = this.options;
+    for (const comes of held.splice(0)) time.after(weather.latency * random.next() * random.pick([1, 4, 20]), comes);
   }
 
   private answer(arrive: () => void): void {
@@ -265,7 +274,9 @@ class LinkStream implements ChangeStream {
   }
 
   state(): Promise<StreamState> {
-    return this.link.ask(() => this.stream.state());
+    const asked = this.link.ask(() => this.stream.state());
+    this.link.letHeldCome();
+    return asked;
   }
 
   publish(data: Uint8Array): Promise<number> {

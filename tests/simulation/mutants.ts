@@ -29,6 +29,20 @@ const MENDED: readonly Mutant[] = [
     "",
   ),
   mutant(
+    "registry's answer taken up at once",
+    "what follows from an answer is done in a step, which may be tried again after a lock",
+    "replication",
+    "(answered) => answered && (this.placed = true, this.alarm.ring()),",
+    "(answered) => answered && (this.takeUp(), this.alarm.ring()),",
+  ),
+  mutant(
+    "start does not wait for a lock",
+    "a start waits for a lock that is in the way of anything it reads",
+    "marmot",
+    "if (!first) await this.possible(() => this.requireShards(db));",
+    "if (!first) this.requireShards(db);",
+  ),
+  mutant(
     "renamed table not scanned anew",
     "what was marked under a name that is another now is marked anew",
     "replication",

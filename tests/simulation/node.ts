@@ -38,6 +38,7 @@ export class SimulatedNode {
   private inside = false;
   private installed = false;
   readonly weather: Weather;
+  readonly held: (() => void)[] = [];
   readonly speed: Speed;
   /** how many of the later changes of the schema it has */
   changes = 0;

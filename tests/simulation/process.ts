@@ -134,7 +134,7 @@ export class SimulatedProcess {
 
   /** Somebody committed. Events of Marmot's own commits cost turns and tell nothing: most are left out. */
   fileChanged(own: boolean): void {
-    if (own && this.options.node.world.random.below(8) > 0) return;
+    if (own && this.options.node.world.random.below(24) > 0) return;
     for (const watcher of this.watchers) watcher.notice();
   }
 
@@ -209,6 +209,7 @@ export class SimulatedProcess {
       time: world.time,
       random: world.random,
       weather,
+      held: node.held,
       counters: world.counters,
       maxPayload,
       crashPoint: () => this.point(),
