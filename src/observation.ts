@@ -21,9 +21,13 @@ const SCANS_APART_MS = 3;
 const BUSY_SCANS_APART_MS = 10;
 const BUSY_CHANGES = 50;
 const SPENT_SHARE = 1 / 4;
-/** After so many scans with that much in a row, and until so long after the last commit, ms, nothing is watched */
-const BUSY_SCANS = 5;
-const BUSY_MS = 100;
+/**
+ * A writer is restless when scans find so many changes, each so soon after the last, ms. Nothing is watched after so many
+ * of them; one that found fewer counts for two of them.
+ */
+const RESTLESS_CHANGES = 8;
+const RESTLESS_MS = 50;
+const RESTLESS_SCANS = 20;
 /** A commit has several events. Those that come so soon after it was seen, or was our own, are most likely its own, ms */
 const SAME_COMMIT_MS = 2;
 /**
@@ -57,7 +61,8 @@ export class Observation {
   private schema: { version: number; quietSince: number; first: number } | undefined;
   private readonly inode: bigint;
   private inodeAfter = -Infinity;
-  private busyScans = 0;
+  private restlessScans = 0;
+  private scannedAt = -Infinity;
   /** not scanned again before this time, ms */
   scanAfter = 0;
 
@@ -87,7 +92,7 @@ export class Observation {
         try {
           // what was committed before it watched
           ring();
-          while (!this.isBusy(clock.now())) {
+          while (!this.isRestless(clock.now())) {
             if (await watcher.wait(WATCH_MS, signal)) this.event(clock.now());
             ring();
             if (clock.now() < this.scanAfter) await clock.sleep(this.scanAfter - clock.now(), signal);
@@ -95,8 +100,8 @@ export class Observation {
         } finally {
           watcher.close();
         }
-        while (this.isBusy(clock.now())) {
-          await clock.sleep(BUSY_SCANS_APART_MS, signal);
+        while (this.isRestless(clock.now())) {
+          await clock.sleep(Math.max(SCANS_APART_MS, this.scanAfter - clock.now()), signal);
           ring();
         }
       }
@@ -111,13 +116,15 @@ export class Observation {
    */
   scanned(start: number, changes: number, spent: number): void {
     const busy = changes > BUSY_CHANGES;
-    this.busyScans = busy ? this.busyScans + 1 : 0;
+    const restless = changes >= RESTLESS_CHANGES && start < this.scannedAt + RESTLESS_MS;
+    this.restlessScans = Math.max(0, Math.min(2 * RESTLESS_SCANS, this.restlessScans + (restless ? 1 : -2)));
+    this.scannedAt = start;
     const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent / SPENT_SHARE);
     this.scanAfter = start + Math.max(SCANS_APART_MS, apart);
   }
 
-  private isBusy(now: number): boolean {
-    return this.busyScans >= BUSY_SCANS && now < (this.lastCommitAt ?? -Infinity) + BUSY_MS;
+  private isRestless(now: number): boolean {
+    return this.restlessScans >= RESTLESS_SCANS && now < this.scannedAt + RESTLESS_MS;
   }
 
   /** A file was written to: perhaps by a commit. */
