@@ -2,11 +2,10 @@ import assert from "node:assert/strict";
 import { copyFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { backup, DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
-import type { Broker } from "../src/broker.ts";
 import { type Node, startNode } from "../src/marmot.ts";
 import type { Log, LogFields } from "../src/runtime.ts";
 import { systemRuntime } from "../src/runtime/system.ts";
-import { MemoryStream } from "./support/memory_stream.ts";
+import { memoryBroker, MemoryStream } from "./support/memory_stream.ts";
 import { tempFolder } from "./support/tmp.ts";
 
 const PROMPT_MS = 20_000;
@@ -39,24 +38,6 @@ class Told implements Log {
     this.heard.resolve();
     this.heard = Promise.withResolvers();
   }
-}
-
-function memoryBroker(stream: MemoryStream, leased: string[]): Broker {
-  stream.direct = true;
-  return {
-    streams: [stream],
-    registry: {
-      agreeShards: () => Promise.resolve(),
-      agreePlacement: (_table, proposal) => Promise.resolve(proposal),
-      lease(id) {
-        leased.push(id);
-        return Promise.resolve({ lost: new AbortController().signal, release: () => Promise.resolve() });
-      },
-    },
-    description: "memory",
-    onConnection: (listener) => listener(true),
-    close: () => Promise.resolve(),
-  };
 }
 
 function write(path: string, sql: string): void {

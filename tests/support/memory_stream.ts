@@ -1,5 +1,6 @@
 /** A stream of one shard in memory, and the network in front of it: what was published arrives when the test says so. */
 import { createHash } from "node:crypto";
+import type { Broker } from "../../src/broker.ts";
 import type {
   ChangeStream,
   MessageIdentity,
@@ -90,4 +91,23 @@ function untilAborted(promise: Promise<void>, signal: AbortSignal): Promise<void
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   signal.addEventListener("abort", () => reject(signal.reason), { once: true });
   return Promise.race([promise, aborted]);
+}
+
+/** @param leased gets the node ids that ask for a lease */
+export function memoryBroker(stream: MemoryStream, leased: string[] = []): Broker {
+  stream.direct = true;
+  return {
+    streams: [stream],
+    registry: {
+      agreeShards: () => Promise.resolve(),
+      agreePlacement: (_table, proposal) => Promise.resolve(proposal),
+      lease(id) {
+        leased.push(id);
+        return Promise.resolve({ lost: new AbortController().signal, release: () => Promise.resolve() });
+      },
+    },
+    description: "memory",
+    onConnection: (listener) => listener(true),
+    close: () => Promise.resolve(),
+  };
 }
