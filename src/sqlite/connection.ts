@@ -50,7 +50,19 @@ export async function copyDatabase(source: Database, to: string): Promise<void> 
   await source.copyTo(to);
 }
 
+type Implementation = (...args: DriverValue[]) => DriverValue;
+
+/** Deno keeps a function that SQLite calls for ever, and all that it holds: so it holds a map that is emptied. */
+function calling(
+  implementations: ReadonlyMap<string, Implementation>,
+  name: string,
+): (...args: unknown[]) => DriverValue {
+  return (...args) => implementations.get(name)!(...args as DriverValue[]);
+}
+
 class NodeSqlite implements Database {
+  private readonly functions = new Map<string, Implementation>();
+
   constructor(readonly path: string, private readonly db: DatabaseSync) {}
 
   prepare(sql: string): Statement {
@@ -68,12 +80,10 @@ class NodeSqlite implements Database {
     this.db.setAuthorizer(authorizer);
   }
 
-  function(name: string, options: FunctionOptions, implementation: (...args: DriverValue[]) => DriverValue): void {
-    this.db.function(
-      name,
-      { ...options, useBigIntArguments: true },
-      (...args) => implementation(...args as DriverValue[]),
-    );
+  function(name: string, options: FunctionOptions, implementation: Implementation): void {
+    const known = this.functions.has(name);
+    this.functions.set(name, implementation);
+    if (!known) this.db.function(name, { ...options, useBigIntArguments: true }, calling(this.functions, name));
   }
 
   async copyTo(path: string): Promise<void> {
@@ -82,6 +92,7 @@ class NodeSqlite implements Database {
 
   close(): void {
     this.db.close();
+    this.functions.clear();
   }
 }
 

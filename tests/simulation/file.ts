@@ -30,9 +30,19 @@ export type PendingMark = Pick<Pending, "table" | "seq" | "stamp">;
 /** An application's triggers may set off each other without end: SQLite's own limit takes 10 ms to reach. */
 const TRIGGER_DEPTH = 40;
 
+interface Stamps {
+  next?: (() => bigint) | undefined;
+}
+
+/** Deno keeps a function that SQLite calls for ever, and all that it holds: see src/sqlite/connection.ts */
+function stampOf(stamps: Stamps): () => bigint {
+  return () => stamps.next!();
+}
+
 export class NodeFile {
   app!: DatabaseSync;
   reader!: DatabaseSync;
+  private stamps: Stamps = {};
   private shadow: Shadow | undefined;
   private readonly statements = new Map<string, StatementSync>();
   /** of the file as it was looked at last */
@@ -51,7 +61,8 @@ export class NodeFile {
     const { path, wal, pragmas, stamp } = this.options;
     this.app = new DatabaseSync(path, { limits: { triggerDepth: TRIGGER_DEPTH } });
     this.app.exec(`PRAGMA journal_mode = ${wal ? "WAL" : "MEMORY"}; PRAGMA synchronous = OFF; ${pragmas}`);
-    this.app.function("random", stamp);
+    this.stamps = { next: stamp };
+    this.app.function("random", stampOf(this.stamps));
     this.reader = new DatabaseSync(path);
     this.version = undefined;
     this.schema = undefined;
@@ -77,8 +88,13 @@ export class NodeFile {
   close(): void {
     this.statements.clear();
     this.reader.close();
-    this.app.close();
+    this.closeApp();
     this.forgetShadow();
+  }
+
+  private closeApp(): void {
+    this.stamps.next = undefined;
+    this.app.close();
   }
 
   private forgetShadow(): void {
@@ -226,7 +242,7 @@ export class NodeFile {
     try {
       this.statements.clear();
       this.reader.close();
-      this.app.close();
+      this.closeApp();
       await backup(source, this.path);
     } finally {
       source.close();
