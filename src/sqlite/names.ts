@@ -43,7 +43,8 @@ export class Names {
         state: String(state) as TableState,
         renamedTo: renamedTo === null ? null : String(renamedTo),
         shape: shape === null ? null : JSON.parse(String(shape)),
-        home: String(home),
+        // a database that an older Marmot wrote has none
+        home: String(home ?? name),
       });
     }
     const columns = db.prepare(`SELECT table_name, name, renamed_to, filled_to FROM ${COLUMNS}`).all();

@@ -40,8 +40,19 @@ export const TABLES_TABLE = `"${PREFIX}tables"`;
 export const COLUMNS = `"${PREFIX}columns"`;
 export const FINGERPRINTS = `"${PREFIX}fingerprints"`;
 
-/** Makes those that are missing; `own` are the folded names of those that are there. */
+/** Columns that tables made by an older Marmot don't have. */
+const ADDED: readonly (readonly [table: string, column: string, type: string])[] = [
+  ["tables", "home", "TEXT"],
+  ["columns", "filled_to", "INTEGER"],
+];
+
+/** Makes what is missing; `own` are the folded names of the tables that are there. */
 export function createOwnTables(db: Database, own: ReadonlyMap<string, unknown>): void {
+  for (const [name, column, type] of ADDED) {
+    if (!own.has(fold(PREFIX + name))) continue;
+    const columns = db.prepare(`SELECT name FROM pragma_table_info('${PREFIX}${name}', 'main')`).all().flat();
+    if (!columns.includes(column)) db.exec(`ALTER TABLE main."${PREFIX}${name}" ADD COLUMN ${column} ${type}`);
+  }
   for (const [name, columns] of Object.entries(TABLES)) {
     if (own.has(fold(PREFIX + name))) continue;
     db.exec(`CREATE TABLE "${PREFIX}${name}"${columns}`);
