@@ -116,7 +116,7 @@ export const configSchema = v.object({
   retentionBytes: option(size(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES, formatSize(DEFAULT_RETENTION_BYTES)), {
     group: STREAMS,
     shared: true,
-    help: "how large a stream may become before its oldest changes go",
+    help: "how large all streams together may become: each drops its oldest changes when it has its part",
   }),
   updateStreams: option(boolean(), {
     group: STREAMS,

@@ -69,7 +69,7 @@ test("missing streams are made as asked for: kept by age and bytes, oldest dropp
   assert.equal(config.retention, RetentionPolicy.Limits);
   assert.equal(config.discard, DiscardPolicy.Old);
   assert.equal(config.max_age, 7 * DAY_MS * 1e6);
-  assert.equal(config.max_bytes, 4 * GIB);
+  assert.equal(config.max_bytes, 2 * GIB);
   assert.equal(config.max_msgs, -1);
   assert.equal(config.num_replicas, 1);
 });
@@ -91,14 +91,14 @@ test("another retention is only warned of, with both values and the flag, and ch
     warned.map(({ level, fields }) => [level, fields.setting, fields.found, fields.wanted, fields.flag]),
     [
       ["warn", "max_age", "604800 s", "86400 s", "--update-streams"],
-      ["warn", "max_bytes", "4294967296 bytes", "1073741824 bytes", "--update-streams"],
+      ["warn", "max_bytes", "2147483648 bytes", "536870912 bytes", "--update-streams"],
     ],
   );
-  assert.equal((await as.manager.streams.info("orders-1")).config.max_bytes, 4 * GIB);
+  assert.equal((await as.manager.streams.info("orders-1")).config.max_bytes, 2 * GIB);
   await start({ ...other, updateStreams: true });
   for (const name of ["orders-1", "orders-2"]) {
     const { config } = await as.manager.streams.info(name);
-    assert.equal(config.max_bytes, GIB);
+    assert.equal(config.max_bytes, GIB / 2);
     assert.equal(config.max_age, DAY_MS * 1e6);
   }
   assert.deepEqual((await start(other)).entries, []);

@@ -30,6 +30,7 @@ export interface StreamsOptions {
   readonly shards: number;
   readonly replicas: number;
   readonly retentionAgeMs: number;
+  /** of all streams together: each gets an equal part */
   readonly retentionBytes: number;
   /** change existing streams that differ */
   readonly updateStreams: boolean;
@@ -72,7 +73,7 @@ export function planStreams(options: StreamsOptions): StreamPlan[] {
     subject: `${options.subjectPrefix}-${index + 1}`,
     replicas: options.replicas,
     retentionAgeMs: options.retentionAgeMs,
-    retentionBytes: options.retentionBytes,
+    retentionBytes: Math.floor(options.retentionBytes / options.shards),
   }));
 }
 

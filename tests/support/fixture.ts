@@ -13,7 +13,7 @@ export const ARCHIVE = "nodes.tar.gz";
 export const EXPECTED = "expected.json";
 
 /** Streams keep their messages for as long as a fixture may live: 10 years, the most there is. */
-export const FIXTURE_FLAGS = ["--shards", "2", "--retention-age", "3650d"];
+export const FIXTURE_FLAGS = ["--shards", "2", "--retention-age", "3650d", "--retention-bytes", "8GiB"];
 /** A table that only node b had: what it wrote there is parked at node a. */
 export const LATER = "CREATE TABLE later(id TEXT PRIMARY KEY, body TEXT)";
 
