@@ -59,7 +59,7 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
 }
 
 /** Takes identity and entries out of the copy. @returns the entries it had: it may be used once its source has read them back */
-export function prepareCopy(path: string): PendingMarks {
+function prepareCopy(path: string): PendingMarks {
   const copy = openDatabase(path);
   try {
     return transaction(copy, "IMMEDIATE", () => {

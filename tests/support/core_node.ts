@@ -27,9 +27,6 @@ export interface CoreNodeOptions {
   readonly patterns?: TablePatterns;
   readonly rowidTables?: boolean;
   readonly backfill?: boolean;
-  /** small ones make batches of many parts */
-  readonly frameBytes?: number;
-  readonly placement?: (table: string) => Placement;
   /** changes what the node's connection does: a test lets the application write in between, or locks fail */
   readonly wrap?: (db: Database) => Database;
 }
@@ -61,7 +58,7 @@ export class CoreNode {
     db.exec("PRAGMA ignore_check_constraints = ON; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF");
     this.db = options.wrap?.(db) ?? db;
     this.nonce = options.hex(16);
-    this.capture = new Capture(this.db, options.streams.length, STILL, options.frameBytes);
+    this.capture = new Capture(this.db, options.streams.length, STILL);
     this.install();
     for (const [shard, stream] of options.streams.entries()) {
       const publisher = this.makePublisher(stream, shard);
@@ -88,7 +85,7 @@ export class CoreNode {
     this.applier.useSchema(targets);
     this.targets = targets;
     const placements = new Map(
-      [...targets.logs.keys()].map((name) => [name, this.options.placement?.(name) ?? "rows"]),
+      [...targets.logs.keys()].map((name): [string, Placement] => [name, "rows"]),
     );
     if (!this.capture.useSchema(targets.logs, placements, this.installed)) return;
     for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");

@@ -42,16 +42,11 @@ export class MemoryStream implements ChangeStream {
 
   /** The message at this place of the network is stored, and the publisher hears of it. */
   deliver(place = 0): void {
-    this.store(place);
-    this.network.splice(place, 1)[0]!.answer(this.messages.length);
-  }
-
-  /** Stored, and a copy of it is still on its way. */
-  store(place = 0): void {
-    const { data } = this.network[place]!;
+    const [{ data, answer }] = this.network.splice(place, 1) as [Travelling];
     this.messages.push({ sequence: this.messages.length + 1, time: this.messages.length, data });
     this.arrived.resolve();
     this.arrived = Promise.withResolvers();
+    answer(this.messages.length);
   }
 
   /** Never arrives, or not again. */
