@@ -24,13 +24,6 @@ export const MIGRATIONS: readonly Mutant[] = [
     "true",
   ),
   mutant(
-    "parked changes left under the old name",
-    "what waits for a table waits for it under its new name",
-    "sqlite/install",
-    "renameParked(this.db, renamed.map(({ then, now }) => [then, now]));",
-    "void renameParked;",
-  ),
-  mutant(
     "names of columns not remembered",
     "a change with a column that this node once had is applied without it",
     "sqlite/names",
@@ -87,6 +80,13 @@ export const MIGRATIONS: readonly Mutant[] = [
     "",
   ),
   mutant(
+    "numbers of filled entries kept",
+    "once entries that are older than a column came back, their numbers are those of whole ones",
+    "apply",
+    "if (log.isFilled(highest + 1)) this.targets.installed.names.lowerFilled(name, highest);",
+    "",
+  ),
+  mutant(
     "changes overtake parked ones",
     "all changes of a table wait behind those that are parked",
     "apply",
@@ -113,27 +113,6 @@ export const MIGRATIONS: readonly Mutant[] = [
     "apply",
     "return this.parked.tables.size > 0 || this.failing.size > 0 || this.options.capturedNullKeys();",
     "return this.failing.size > 0 || this.options.capturedNullKeys();",
-  ),
-  mutant(
-    "acknowledged by number under another name",
-    "once a log got another name, own messages acknowledge by number and stamp",
-    "apply",
-    "if (own && !this.logsMoved) log.deleteSeqs(seqs);",
-    "if (own) log.deleteSeqs(seqs);",
-  ),
-  mutant(
-    "publishers go on after a rename",
-    "publishers start anew once a log that was read has another name",
-    "replication",
-    `for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");`,
-    "",
-  ),
-  mutant(
-    "applied to an old schema",
-    "nothing is applied while the schema is not the one that was taken up",
-    "apply",
-    `if (schemaVersion(this.options.db) !== this.targets.installed.version) return "schema changed" as const;`,
-    "",
   ),
   mutant(
     "scanned with an old schema",

@@ -116,7 +116,10 @@ export class SimulatedNode {
     if (executes && sql !== "PRAGMA main.data_version" && random.next() < setting.interleaved) {
       this.inside = true;
       try {
-        this.application.write();
+        const migrates = setting.migrations !== undefined && random.below(4) === 0 && this.installed;
+        const sql = migrates ? setting.later[this.changes] : undefined;
+        if (sql === undefined) this.application.write();
+        else this.application.change(sql);
       } finally {
         this.inside = false;
       }
