@@ -111,7 +111,6 @@ export class Replication {
       newNodeId: () => hex(runtime.random.bytes(16)),
       scanned: (table) => this.capture.scanned(fold(table)),
     });
-    this.installed = installed;
     for (const { level, message, table, reason } of installed.notes) {
       const key = `${message}\n${table}\n${reason}`;
       if (this.noted.has(key)) continue;
@@ -121,7 +120,8 @@ export class Replication {
     const targets = new Targets(db, installed, tables);
     this.applier ??= this.makeApplier(installed.nodeId);
     this.applier.useSchema(targets);
-    this.targets = targets;
+    // both or none: a lock may be in the way of what a table needs, and it is all done again
+    [this.installed, this.targets] = [installed, targets];
     this.takeUp();
     this.parkedWanted = true;
   }

@@ -115,6 +115,13 @@ export const MIGRATIONS: readonly Mutant[] = [
     "return this.failing.size > 0 || this.options.capturedNullKeys();",
   ),
   mutant(
+    "schema taken up by halves",
+    "a schema is taken up as a whole, or again where a lock was in the way",
+    "replication",
+    "    const targets = new Targets(db, installed, tables);\n",
+    "    this.installed = installed;\n    const targets = new Targets(db, installed, tables);\n",
+  ),
+  mutant(
     "scanned with an old schema",
     "nothing is read to be published while the schema is not the one that was taken up",
     "capture",
