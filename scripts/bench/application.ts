@@ -1,9 +1,6 @@
 /** The application of a node: Python's sqlite3 in a process of its own (app.py). */
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import { once } from "node:events";
-import process from "node:process";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { PythonProgram } from "../../tests/support/python_program.ts";
 
 const PROGRAM = fileURLToPath(new URL("./app.py", import.meta.url));
 
@@ -55,42 +52,16 @@ export interface Watched {
   readonly seen: readonly (readonly [value: number, at: number])[];
 }
 
-interface Waiting {
-  resolve(value: unknown): void;
-  reject(error: Error): void;
-}
-
-const running = new Set<ChildProcessWithoutNullStreams>();
-process.on("exit", () => {
-  for (const child of running) child.kill("SIGKILL");
-});
-
 /** Requests are answered one after the other; each method rejects when Python raises or ends. */
 export class Application implements AsyncDisposable {
-  #waiting: Waiting[] = [];
-  #errors = "";
-  #ended = false;
-
-  private constructor(private readonly child: ChildProcessWithoutNullStreams) {
-    running.add(child);
-    child.stdin.on("error", () => {/* told by "close" */});
-    child.stderr.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
-    createInterface({ input: child.stdout }).on("line", (line) => this.#answer(line));
-    child.once("close", () => {
-      running.delete(child);
-      this.#ended = true;
-      for (const waiting of this.#waiting.splice(0)) waiting.reject(this.#gone());
-    });
-  }
+  private constructor(private readonly program: PythonProgram) {}
 
   static async start(path: string): Promise<Application> {
-    const child = spawn("python3", [PROGRAM, path], { stdio: "pipe" });
-    await once(child, "spawn");
-    return new Application(child);
+    return new Application(await PythonProgram.start(PROGRAM, [path]));
   }
 
   get pid(): number {
-    return this.child.pid ?? 0;
+    return this.program.pid;
   }
 
   /** Versions of what it runs on. */
@@ -146,28 +117,11 @@ export class Application implements AsyncDisposable {
     return await this.#ask("equal", { sql, row, pause, seconds }) as number | null;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#ended) return;
-    const closed = once(this.child, "close");
-    this.child.stdin.end();
-    await closed;
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.program.end();
   }
 
   #ask(op: string, request: Readonly<Record<string, unknown>>): Promise<unknown> {
-    if (this.#ended) return Promise.reject(this.#gone());
-    const answer = new Promise<unknown>((resolve, reject) => this.#waiting.push({ resolve, reject }));
-    this.child.stdin.write(`${JSON.stringify({ op, ...request })}\n`);
-    return answer;
-  }
-
-  #answer(line: string): void {
-    const waiting = this.#waiting.shift();
-    const answer: { ok?: unknown; error?: string } = JSON.parse(line);
-    if (answer.error === undefined) waiting?.resolve(answer.ok);
-    else waiting?.reject(new Error(`the application failed: ${answer.error}`));
-  }
-
-  #gone(): Error {
-    return new Error(`the application ended: ${this.#errors}`);
+    return this.program.ask({ op, ...request });
   }
 }

@@ -1,11 +1,8 @@
 /** The application of a node in a test: Python's sqlite3 in a process of its own (app.py), or the sqlite3 shell. */
 import { Buffer } from "node:buffer";
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
-import { once } from "node:events";
-import process from "node:process";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { runProgram, within } from "./process.ts";
+import { PythonProgram } from "./python_program.ts";
 
 const PROGRAM = fileURLToPath(new URL("./app.py", import.meta.url));
 /** the application itself waits up to 60 s for a lock */
@@ -40,41 +37,13 @@ export interface Facts {
   readonly captured: readonly string[];
 }
 
-interface Waiting {
-  resolve(value: unknown): void;
-  reject(error: Error): void;
-}
-
-const running = new Set<ChildProcessWithoutNullStreams>();
-process.on("exit", () => {
-  for (const child of running) child.kill("SIGKILL");
-});
-
 /** Requests are answered one after the other. */
 export class App implements AsyncDisposable {
-  #waiting: Waiting[] = [];
-  #errors = "";
-  #ended = false;
-
-  private constructor(private readonly child: ChildProcessWithoutNullStreams, readonly path: string) {
-    running.add(child);
-    child.stdin.on("error", () => {/* told by "close" */});
-    child.stderr.setEncoding("utf8").on("data", (text: string) => this.#errors += text);
-    createInterface({ input: child.stdout }).on("line", (line) => this.#answer(line));
-    child.once("close", () => {
-      running.delete(child);
-      this.#ended = true;
-      for (const waiting of this.#waiting.splice(0)) {
-        waiting.reject(new Error(`the application ended: ${this.#errors}`));
-      }
-    });
-  }
+  private constructor(private readonly program: PythonProgram, readonly path: string) {}
 
   /** @param functions registers app_slug(text), app_is_even(number) and the collation app_backwards */
   static async start(path: string, { functions = false } = {}): Promise<App> {
-    const child = spawn("python3", [PROGRAM, path, ...(functions ? ["--functions"] : [])], { stdio: "pipe" });
-    await once(child, "spawn");
-    return new App(child, path);
+    return new App(await PythonProgram.start(PROGRAM, [path, ...(functions ? ["--functions"] : [])]), path);
   }
 
   /** One statement, and its rows. */
@@ -117,30 +86,17 @@ export class App implements AsyncDisposable {
     return await this.#ask({ op: "rows", table }) as string[];
   }
 
-  /** SIGKILL: whatever it was doing is rolled back. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#ended) return;
-    const closed = once(this.child, "close");
-    process.kill(this.child.pid ?? 0, "SIGKILL");
-    await closed;
+  /** Killed: whatever it was doing is rolled back. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.program.kill();
   }
 
-  #ask(request: Record<string, unknown>): Promise<unknown> {
-    if (this.#ended) return Promise.reject(new Error(`the application ended: ${this.#errors}`));
-    const line = JSON.stringify(request);
-    const shown = line.slice(0, SHOWN_CHARS);
-    const answer = new Promise<unknown>((resolve, reject) => {
-      this.#waiting.push({ resolve, reject: (error) => reject(new Error(`${error.message} in ${shown}`)) });
-    });
-    this.child.stdin.write(`${line}\n`);
-    return within(ANSWER_TIMEOUT_MS, answer, () => `no answer to ${shown}`);
-  }
-
-  #answer(line: string): void {
-    const waiting = this.#waiting.shift();
-    const answer: { ok?: unknown; error?: string } = JSON.parse(line);
-    if (answer.error === undefined) waiting?.resolve(answer.ok);
-    else waiting?.reject(new Error(answer.error));
+  async #ask(request: Record<string, unknown>): Promise<unknown> {
+    try {
+      return await within(ANSWER_TIMEOUT_MS, this.program.ask(request), () => "no answer");
+    } catch (error) {
+      throw new Error(`${(error as Error).message} in ${JSON.stringify(request).slice(0, SHOWN_CHARS)}`);
+    }
   }
 }
 
