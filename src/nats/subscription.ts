@@ -5,9 +5,9 @@ import type { StreamMessage, Subscription } from "../change_stream.ts";
 import { StreamGapError, SubscriptionLostError } from "../errors.ts";
 import type { NatsLink } from "./connect.ts";
 
-const HEARTBEAT_MS = 1_000;
+const HEARTBEAT_MS = 2_000;
 /** two of these without a sign of life, and the consumer is gone (its server died, while ours lives) */
-const SILENCE_TICK_MS = 1_500;
+const SILENCE_TICK_MS = 3_000;
 /** the server forgets a consumer this long after its client vanished */
 const INACTIVE_THRESHOLD_MS = 10_000;
 const NANO_DIGITS_BELOW_MS = 6;
