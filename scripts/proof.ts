@@ -6,6 +6,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { MUTANTS } from "../tests/simulation/mutants.ts";
+import type { Found } from "../tests/simulation/mutation.ts";
 
 const PROJECT = fileURLToPath(new URL("..", import.meta.url));
 const PAGE = join(PROJECT, "docs/PROOF.md");
@@ -20,7 +22,17 @@ function read(name: string): { readonly [name: string]: Json } {
 const TABLES: Readonly<Record<string, () => string>> = {
   simulation: () => counters(read("simulation")),
   torture: () => counters(read("torture")),
+  mutants: () => mutants(read("mutants")),
 };
+
+/** How soon each broken rule showed. */
+function mutants(report: { readonly [name: string]: Json }): string {
+  const found = report.mutants as unknown as readonly Found[];
+  const rows = found.map(({ rule, histories, shown }) => [rule, `${histories ?? "not found"}`, shown.trim()]);
+  const showed = found.filter(({ histories }) => histories !== null).length;
+  const said = `${found.length} of ${MUTANTS.length} rules were broken so far, and ${showed} of them showed.`;
+  return `${said}\n\n${table(["rule that was broken", "histories until it showed", "as"], rows)}`;
+}
 
 /** A row for each number, text or list; the numbers of an object inside as rows of their own. */
 function counters(report: { readonly [name: string]: Json }): string {

@@ -5,10 +5,11 @@
  *     deno task simulate --seed S [--steps K] [--trace]              one history, or the first K actions of it
  *     deno task simulate --mutants [--only NAME]… [--json FILE]      breaks each rule in turn: how soon does it show?
  *
- * A history that breaks a promise is printed with the fewest actions that still break it, and how to see them.
+ * What is in the file of --json stays there for mutants that are not hunted: so they may be hunted in parts. A history that
+ * breaks a promise is printed with the fewest actions that still break it, and how to see them.
  */
 import { spawn } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import process, { execArgv, execPath } from "node:process";
 import { createInterface } from "node:readline";
@@ -106,20 +107,23 @@ async function huntMutants(
   const waiting = MUTANTS.filter(({ name }) => only === undefined || only.some((part) => name.includes(part)));
   print(`${waiting.length} mutants, histories from seed ${first} on`);
   const found: Found[] = [];
-  const order = MUTANTS.map(({ name }) => name);
+  const known = new Map<string, Found>();
+  if (json !== undefined && existsSync(json)) {
+    const { mutants }: { mutants: readonly Found[] } = JSON.parse(readFileSync(json, "utf8"));
+    for (const one of mutants) known.set(one.name, one);
+  }
   const hunter = async () => {
     for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
       const result = await hunt(mutant, first, seeds);
       found.push(result);
-      found.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
-      if (json !== undefined) {
-        writeFileSync(json, `${JSON.stringify({ firstSeed: first, mutants: found }, undefined, 2)}\n`);
-      }
+      known.set(result.name, result);
+      const mutants = MUTANTS.flatMap(({ name }) => known.get(name) ?? []);
+      if (json !== undefined) writeFileSync(json, `${JSON.stringify({ mutants }, undefined, 2)}\n`);
       print(`${result.name}: ${result.histories ?? "NOT FOUND"} (${result.seconds} s) ${result.shown}`);
     }
   };
   await Promise.all(Array.from({ length: Number(jobs ?? cpus().length) }, hunter));
-  const missed = found.filter(({ histories }) => histories === undefined);
+  const missed = found.filter(({ histories }) => histories === null);
   print(`${found.length - missed.length} of ${found.length} mutants were found`);
   return missed.length === 0 ? 0 : 1;
 }

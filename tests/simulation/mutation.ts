@@ -11,11 +11,15 @@ import type { Mutant } from "./mutant.ts";
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
 const COPIED = ["src", "tests/simulation", "tests/support/random.ts", "scripts/simulate.ts"];
 
+/** Of what a history shows, characters */
+const SHOWN = 120;
+
 export interface Found {
   readonly name: string;
   readonly rule: string;
-  /** histories it took; undefined when none showed it */
-  readonly histories: number | undefined;
+  readonly firstSeed: number;
+  /** it took so many; null: none showed it */
+  readonly histories: number | null;
   readonly seconds: number;
   /** what the history showed */
   readonly shown: string;
@@ -38,8 +42,9 @@ export async function hunt(mutant: Mutant, firstSeed: number, mostSeeds: number)
     const shown = await firstFailure(folder, firstSeed, mostSeeds);
     if (shown?.failure.startsWith(BROKEN)) throw new Error(`${mutant.name}: ${shown.failure}`);
     const seconds = Math.round((performance.now() - started) / 1000);
-    const histories = shown === undefined ? undefined : shown.seed - firstSeed + 1;
-    return { name: mutant.name, rule: mutant.rule, histories, seconds, shown: shown?.failure.split("\n")[0] ?? "" };
+    const histories = shown === undefined ? null : shown.seed - firstSeed + 1;
+    const [first = ""] = shown?.failure.split("\n") ?? [];
+    return { name: mutant.name, rule: mutant.rule, firstSeed, histories, seconds, shown: first.slice(0, SHOWN) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

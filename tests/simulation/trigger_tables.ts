@@ -20,6 +20,7 @@ export function drawTriggerSchema(random: Random): TriggerSchema {
   ];
   const others: string[] = [];
   if (random.below(2) === 0) family(tables, random);
+  if (random.below(2) === 0) tables.push(tree(random));
   if (random.below(2) === 0) notes(tables, others);
   if (random.below(3) === 0) tables.push(drawTable("t1", random));
   const refuses = random.below(2) === 0;
@@ -40,6 +41,14 @@ function family(tables: TableSpec[], random: Random): void {
       (r) => String(r.below(6)),
     ),
   );
+}
+
+/** Its rows may be their own parents: then a key that changes, changes the row once more. */
+function tree(random: Random): TableSpec {
+  const onDelete = random.pick(["CASCADE", "SET NULL"]);
+  const parent = `TEXT REFERENCES tree ON UPDATE CASCADE ON DELETE ${onDelete}`;
+  const values = (r: Random) => r.below(4) === 0 ? "NULL" : letters(r);
+  return simpleTable("tree", `CREATE TABLE tree(id TEXT PRIMARY KEY NOT NULL, v ${parent}, w)`, values, letters);
 }
 
 /** As the documentation of FTS5 has it. */
