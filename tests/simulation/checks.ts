@@ -86,7 +86,7 @@ function noEcho(world: World, node: SimulatedNode): Entry[] {
 }
 
 /** Until Marmot has put its triggers behind one that was made after them, entries may be in the wrong order. */
-function isOvertaken(node: SimulatedNode): boolean {
+export function isOvertaken(node: SimulatedNode): boolean {
   return node.file.ofSchema(
     "SELECT 1 FROM sqlite_schema AS u, sqlite_schema AS m WHERE u.type = 'trigger' AND m.type = 'trigger' " +
       "AND u.tbl_name = m.tbl_name AND u.name NOT LIKE '\\_\\_marmot%' ESCAPE '\\' AND m.name LIKE '\\_\\_marmot%' ESCAPE '\\' " +

@@ -1,7 +1,7 @@
 /** What must hold when nothing is left to do. */
 import type { ClusterStream, Position } from "./cluster_broker.ts";
 import type { SimulatedNode } from "./node.ts";
-import { difference } from "./checks.ts";
+import { difference, isOvertaken } from "./checks.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
 
@@ -38,6 +38,7 @@ function unrestOf(world: World, node: SimulatedNode, cutOff: readonly boolean[])
   if (!process?.started) return "it has not started";
   const { migrations, later } = world.setting;
   if (migrations !== undefined && node.changes < later.length) return "its schema is not the last one";
+  if (isOvertaken(node)) return "a trigger was made after Marmot's";
   const status = process.running.status();
   if (status.parked.length > 0) return `parked: ${JSON.stringify(status.parked)}`;
   if (status.stops.length > 0) return `stopped: ${status.stops}`;
