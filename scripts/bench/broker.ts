@@ -1,8 +1,14 @@
 /** nats-server as a benchmark uses it: JetStream that syncs every message to disk, and its monitoring. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
 import { freePort, type NatsServer, startNatsServer } from "../../tests/support/nats.ts";
 
 /** Streams reserve what they may grow to, and 16 of them more than a disk has. */
 const STORE_LIMIT = "10TB";
+/** A stream that only the harness writes to, and what one row takes */
+const ALONE = "alone";
+const ALONE_BYTES = 200;
 
 export interface Traffic {
   /** bytes that clients sent to the broker */
@@ -25,6 +31,30 @@ export async function startBroker(folder: string): Promise<Broker> {
   ];
   const server = await startNatsServer({ jetstream: false, config: config.join("\n") });
   return { server, traffic: () => traffic(monitoring) };
+}
+
+/**
+ * How long the broker alone takes to answer a publish to a stream of its own, ms.
+ * @param pauseMs between two publishes, on average
+ */
+export async function answerTimes(url: string, count: number, pauseMs: number): Promise<number[]> {
+  const connection = await connect({ servers: url });
+  try {
+    const manager = await jetstreamManager(connection);
+    await manager.streams.add({ name: ALONE, subjects: [ALONE] });
+    const stream = manager.jetstream();
+    const times: number[] = [];
+    while (times.length < count) {
+      await sleep(2 * pauseMs * Math.random());
+      const before = performance.now();
+      await stream.publish(ALONE, new Uint8Array(ALONE_BYTES));
+      times.push(performance.now() - before);
+    }
+    await manager.streams.delete(ALONE);
+    return times;
+  } finally {
+    await connection.close();
+  }
 }
 
 async function traffic(port: number): Promise<Traffic> {

@@ -20,6 +20,8 @@ export const FIGURES = {
   lag: { title: "lag when the writer stops", legend: "lag", unit: "ms" },
   syncP50: { title: "one fsync of this disk, p50", legend: "fsync, p50", unit: "ms" },
   syncP99: { title: "p99", legend: "fsync, p99", unit: "ms" },
+  answerP50: { title: "a publish and its answer, p50", legend: "the broker alone, p50", unit: "ms" },
+  answerP99: { title: "p99", legend: "the broker alone, p99", unit: "ms" },
   visibleP50: { title: "commit to visible, p50", legend: "p50", unit: "ms" },
   visibleP99: { title: "p99", legend: "p99", unit: "ms" },
   visibleMax: { title: "max", legend: "max", unit: "ms" },

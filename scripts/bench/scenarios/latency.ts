@@ -1,4 +1,5 @@
 /** From the return of a commit on one node to the moment another node's application can read the row. */
+import { answerTimes } from "../broker.ts";
 import { startCluster, TABLE } from "../cluster.ts";
 import { startMeter } from "../meter.ts";
 import { Measurement, quantile } from "../results.ts";
@@ -12,6 +13,7 @@ const PAUSE_S = 0.01;
 /** between two looks of the reader; with the look itself it is the error of each time, always to Marmot's disadvantage */
 const LOOK_PAUSE_S = 0.0001;
 const SYNCS = 200;
+const MS_PER_SECOND = 1_000;
 const TIMEOUT_S = 600;
 
 export const LATENCY: Scenario = {
@@ -30,8 +32,9 @@ export const LATENCY: Scenario = {
 async function measureRound(result: Measurement, system: System): Promise<string> {
   await using cluster = await startCluster({ system });
   await warmUp(cluster);
-  // The broker syncs each message, so no row can be faster than this.
+  // The broker syncs each message, so no row can be faster than this, nor than the broker's answer.
   const disk = await cluster.node(0).app.sync(`${cluster.node(0).database.path}.sync`, SYNCS);
+  const answers = await answerTimes(cluster.broker.server.url, SYNCS, PAUSE_S * MS_PER_SECOND);
   // Each id is the highest so far, so that one look tells what has arrived.
   const first = 2_000_000_000;
   const what = work(result.rows, { first });
@@ -46,12 +49,16 @@ async function measureRound(result: Measurement, system: System): Promise<string
   result.add({
     syncP50: disk.p50 / NS_PER_MS,
     syncP99: disk.p99 / NS_PER_MS,
+    answerP50: quantile(answers, 0.5),
+    answerP99: quantile(answers, 0.99),
     visibleP50: quantile(delays, 0.5),
     visibleP99: quantile(delays, 0.99),
     visibleMax: Math.max(...delays),
   });
   return `p50 ${quantile(delays, 0.5).toFixed(2)} ms, p99 ${quantile(delays, 0.99).toFixed(2)} ms; ` +
-    `one fsync p50 ${(disk.p50 / NS_PER_MS).toFixed(2)} ms`;
+    `one fsync p50 ${(disk.p50 / NS_PER_MS).toFixed(2)} ms, the broker's answer ${
+      quantile(answers, 0.5).toFixed(2)
+    } ms`;
 }
 
 /** Of each row, how long after its commit it was first seen. */
