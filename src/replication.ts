@@ -72,6 +72,8 @@ export class Replication {
   private isChecked = true;
   private readonly reading = new ReadingPace();
   private applyAfter = 0;
+  /** the shard that applies next, if it has something */
+  private turn = 0;
   /** in steps since the last scan, ms */
   private spent = 0;
   private parkedAfter = 0;
@@ -244,7 +246,7 @@ export class Replication {
       let pause = this.look(now);
       pause = Math.min(pause, this.publish(now));
       this.reading.rest(clock.now());
-      pause = Math.min(pause, this.apply(now));
+      pause = Math.min(pause, this.apply());
       pause = Math.min(pause, this.layParked(now));
       this.trouble.over();
       this.statusFile.write(now, () => this.status());
@@ -322,31 +324,31 @@ export class Replication {
     );
   }
 
-  private apply(now: number): number {
-    let pause = Infinity;
-    for (const [shard, { publisher, subscriber }] of this.shards.entries()) {
-      if (subscriber.queue.length === 0) continue;
-      if (now < this.applyAfter) return Math.min(pause, this.applyAfter - now);
-      const pace = paceFor(this.observation.isWriting(now), subscriber.waiting);
-      const applied = this.applier!.apply(shard, subscriber.queue, pace);
-      if (applied.kind === "schema changed") {
-        this.scanWanted = true;
-        return pause;
-      } else if (applied.kind === "replaced") throw new ReplacedError(WENT_BACK);
-      else {
-        for (const delivery of subscriber.queue.slice(0, applied.messages)) publisher.observe(delivery);
-        subscriber.passed(applied.messages);
-        this.observation.wrote(this.options.runtime.clock.now());
-        const { changes, ms } = applied;
-        if (ms > LONG_APPLY_MS) {
-          this.options.runtime.log.info("a large batch was applied", { changes, ms: Math.round(ms) });
-        }
-      }
-      const end = this.options.runtime.clock.now();
-      this.applyAfter = Math.max(now + pace.apartMs, end + pace.rests * (end - now));
-      pause = 0;
+  /** One transaction, of the shard whose turn it is: while the application writes there is time for few of them. */
+  private apply(): number {
+    const { clock, log } = this.options.runtime;
+    const turns = this.shards.map((_, place) => (this.turn + place) % this.shards.length);
+    const shard = turns.find((turn) => this.shards[turn]!.subscriber.queue.length > 0);
+    if (shard === undefined) return Infinity;
+    const start = clock.now();
+    if (start < this.applyAfter) return this.applyAfter - start;
+    this.turn = shard + 1;
+    const { publisher, subscriber } = this.shards[shard]!;
+    const pace = paceFor(this.observation.isWriting(start), subscriber.waiting);
+    const applied = this.applier!.apply(shard, subscriber.queue, pace);
+    if (applied.kind === "schema changed") {
+      this.scanWanted = true;
+      return Infinity;
     }
-    return pause;
+    if (applied.kind === "replaced") throw new ReplacedError(WENT_BACK);
+    for (const delivery of subscriber.queue.slice(0, applied.messages)) publisher.observe(delivery);
+    subscriber.passed(applied.messages);
+    const end = clock.now();
+    this.observation.wrote(end);
+    const { changes, ms } = applied;
+    if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes, ms: Math.round(ms) });
+    this.applyAfter = Math.max(start + pace.apartMs, end + pace.rests * (end - start));
+    return 0;
   }
 
   private layParked(now: number): number {
