@@ -90,7 +90,8 @@ export class Observation {
       while (!signal.aborted) {
         const watcher = watch(this.db.path);
         try {
-          // what was committed before it watched
+          // what was committed before it watched: no event could tell of it
+          this.toldAt = clock.now();
           ring();
           while (!this.isRestless(clock.now())) {
             if (await watcher.wait(WATCH_MS, signal)) this.event(clock.now());
@@ -102,6 +103,7 @@ export class Observation {
         }
         while (this.isRestless(clock.now())) {
           await clock.sleep(Math.max(SCANS_APART_MS, this.scanAfter - clock.now()), signal);
+          this.toldAt = clock.now();
           ring();
         }
       }

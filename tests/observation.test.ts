@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Observation } from "../src/observation.ts";
+import type { Runtime } from "../src/runtime.ts";
+import { openDatabase } from "../src/sqlite/connection.ts";
+import { tempFolder } from "./support/tmp.ts";
+
+const COMMITS = 1_000;
+const CHANGES = 50;
+const LONG_AFTER_MS = 60_000;
+const SLEPT_AT_LEAST_MS = 1;
+
+test("an idle node looks once a second, also after an application that wrote without rest", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("app.db");
+  const app = openDatabase(path);
+  app.exec("PRAGMA journal_mode = WAL; CREATE TABLE t(v)");
+  const db = openDatabase(path);
+  const observation = new Observation(db);
+  const end = new AbortController();
+  let now = 0;
+  let watched = 0;
+  const sleep = (ms: number) => Promise.resolve().then(() => void (now += Math.max(SLEPT_AT_LEAST_MS, ms)));
+  const clock = { now: () => now, sleep };
+  const watch = () => {
+    watched++;
+    return { wait: () => sleep(SLEPT_AT_LEAST_MS).then(() => true), close() {} };
+  };
+  let commits = 0;
+  const ring = () => {
+    if (commits === COMMITS) return end.abort();
+    if (now < observation.scanAfter) return;
+    app.exec("INSERT INTO t VALUES (1)");
+    if (observation.committed(now)) commits++;
+    observation.scanned(now, CHANGES, 0);
+  };
+  observation.committed(now);
+  const runtime = { clock, watch } as unknown as Runtime;
+  await observation.follow(runtime, ring, end.signal);
+  assert.equal(watched, 1);
+  assert.ok(observation.pollMs(now) < observation.pollMs(now + LONG_AFTER_MS));
+  db.close();
+  app.close();
+});
