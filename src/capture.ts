@@ -89,12 +89,13 @@ export class Capture {
     placements: ReadonlyMap<string, Placement>,
     { version, moved }: { readonly version: number; readonly moved: ReadonlySet<string> },
   ): boolean {
+    // first, since a lock may be in its way: then nothing has changed, and it is all done again
+    this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
     this.sources.clear();
     this.shared.clear();
     for (const [name, log] of tables) this.sources.set(name, { log, placement: placements.get(name) ?? "rows" });
     const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name) || moved.has(name));
     for (const name of gone) this.forget(name);
-    this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
     this.version = version;
     return gone.length > 0;
   }

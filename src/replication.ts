@@ -59,6 +59,8 @@ export class Replication {
   private readonly capture: Capture;
   private applier: Applier | undefined;
   private installed: Installed | undefined;
+  /** what install left, until all of it is taken up: logs may have other names than capture and apply know */
+  private untaken: Installed | undefined;
   private targets: Targets | undefined;
   private broker: Broker | undefined;
   private connected = false;
@@ -106,14 +108,16 @@ export class Replication {
   /** Puts change logs and triggers right, and takes up the schema. Throws what SQLite throws. */
   install(): void {
     const { db, tables, runtime } = this.options;
-    const installed = install(db, {
+    const found = install(db, {
       patterns: tables,
       rowidTables: tables.rowidTables,
       backfill: tables.backfill,
       newNodeId: () => hex(runtime.random.bytes(16)),
       scanned: (table) => this.capture.scanned(fold(table)),
     });
-    for (const { level, message, table, reason } of installed.notes) {
+    const moved = new Set([...this.untaken?.moved ?? [], ...found.moved]);
+    const installed = this.untaken = { ...found, moved };
+    for (const { level, message, table, reason } of found.notes) {
       const key = `${message}\n${table}\n${reason}`;
       if (this.noted.has(key)) continue;
       this.noted.add(key);
@@ -125,6 +129,7 @@ export class Replication {
     // both or none: a lock may be in the way of what a table needs, and it is all done again
     [this.installed, this.targets] = [installed, targets];
     this.takeUp();
+    this.untaken = undefined;
     this.parkedWanted = true;
   }
 
@@ -269,6 +274,7 @@ export class Replication {
     if (observation.committed(now)) [this.scanWanted, this.isChecked] = [true, false];
     if (!this.isChecked && !this.applier!.isSameFile()) throw new ReplacedError(WENT_BACK);
     this.isChecked = true;
+    if (this.untaken !== undefined) this.install();
     if (!this.scanWanted) return observation.patience(now);
     if (now < observation.scanAfter) return observation.scanAfter - now;
     const start = this.options.runtime.clock.now();

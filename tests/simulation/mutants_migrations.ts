@@ -118,8 +118,8 @@ export const MIGRATIONS: readonly Mutant[] = [
     "schema taken up by halves",
     "a schema is taken up as a whole, or again where a lock was in the way",
     "replication",
-    "    const targets = new Targets(db, installed, tables);\n",
-    "    this.installed = installed;\n    const targets = new Targets(db, installed, tables);\n",
+    "const installed = this.untaken = { ...found, moved };",
+    "const installed = this.installed = { ...found, moved };",
   ),
   mutant(
     "scanned with an old schema",
