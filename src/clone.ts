@@ -10,7 +10,7 @@ import { databaseProblem, findDatabase, isRunning } from "./place.ts";
 import type { Clock, Log } from "./runtime.ts";
 import { copyDatabase, openDatabase, sqliteProblem, transaction } from "./sqlite/connection.ts";
 import { dropEntries, type PendingMarks, pendingMarks, stillPending } from "./sqlite/change_log.ts";
-import { forgetIdentity, hasOwnTables } from "./sqlite/own_tables.ts";
+import { addOwnColumns, forgetIdentity, hasOwnTables } from "./sqlite/own_tables.ts";
 
 /** How often the source is asked whether it has read its entries back, ms */
 const POLL_MS = 100;
@@ -63,6 +63,7 @@ function prepareCopy(path: string): PendingMarks {
   const copy = openDatabase(path);
   try {
     return transaction(copy, "IMMEDIATE", () => {
+      addOwnColumns(copy);
       const marks = pendingMarks(copy);
       dropEntries(copy);
       forgetIdentity(copy);

@@ -46,13 +46,18 @@ const ADDED: readonly (readonly [table: string, column: string, type: string])[]
   ["columns", "filled_to", "INTEGER"],
 ];
 
+/** Gives the tables that are there the columns of today. */
+export function addOwnColumns(db: Database): void {
+  for (const [name, column, type] of ADDED) {
+    const columns = db.prepare(`SELECT name FROM pragma_table_info('${PREFIX}${name}', 'main')`).all().flat();
+    if (columns.length === 0 || columns.includes(column)) continue;
+    db.exec(`ALTER TABLE main."${PREFIX}${name}" ADD COLUMN ${column} ${type}`);
+  }
+}
+
 /** Makes what is missing; `own` are the folded names of the tables that are there. */
 export function createOwnTables(db: Database, own: ReadonlyMap<string, unknown>): void {
-  for (const [name, column, type] of ADDED) {
-    if (!own.has(fold(PREFIX + name))) continue;
-    const columns = db.prepare(`SELECT name FROM pragma_table_info('${PREFIX}${name}', 'main')`).all().flat();
-    if (!columns.includes(column)) db.exec(`ALTER TABLE main."${PREFIX}${name}" ADD COLUMN ${column} ${type}`);
-  }
+  addOwnColumns(db);
   for (const [name, columns] of Object.entries(TABLES)) {
     if (own.has(fold(PREFIX + name))) continue;
     db.exec(`CREATE TABLE "${PREFIX}${name}"${columns}`);
