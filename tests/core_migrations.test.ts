@@ -166,3 +166,20 @@ test("a renamed table keeps what the cluster agreed about its rows", async () =>
   assert.deepEqual([...agreed], [["t", "whole"]]);
   assert.equal(placements.all.get("u"), "whole");
 });
+
+test("a table that was rebuilt keeps its streams, whether it was looked at in between or not", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const rebuild = [
+    "CREATE TABLE made(id INTEGER PRIMARY KEY, v, w)",
+    "INSERT INTO made SELECT id, v, 1 FROM t",
+    "DROP TABLE t",
+    "ALTER TABLE made RENAME TO t",
+  ];
+  for (const step of rebuild) {
+    pair.a.run(step);
+    pair.a.node.install();
+    pair.b.run(step);
+  }
+  pair.b.node.install();
+  assert.deepEqual([pair.a, pair.b].map(({ node }) => node.installed.names.homeOf("t")), ["t", "t"]);
+});

@@ -182,7 +182,7 @@ class Installation {
     });
     this.logs.rename(renamed.map(({ then, now }) => [then, now]));
     renameParked(this.db, renamed.map(({ then, now }) => [then, now]));
-    const homes = renamed.map(({ then }) => this.names.homeOf(then));
+    const homes = renamed.map(({ then, now }) => this.names.homeAfterRename(then, now));
     for (const [place, { then, now }] of renamed.entries()) {
       this.names.renameTable(then, now, homes[place]!);
       this.moved.add(fold(then)).add(fold(now));

@@ -72,6 +72,14 @@ export class Names {
     return this.tables.get(fold(table))?.home ?? table;
   }
 
+  /**
+   * A table that takes the name of a dropped one is a rebuild: a node that looked only when it was over saw one table, which
+   * stayed where it was.
+   */
+  homeAfterRename(then: string, now: string): string {
+    return this.homeOf(this.tables.get(fold(now))?.state === "dropped" ? now : then);
+  }
+
   /** What a column is called now: undefined if the table never had it, null if it is gone without a successor. */
   currentColumn(table: string, column: string, present: ReadonlySet<string>): string | null | undefined {
     const columns = this.columnsOf(table);
