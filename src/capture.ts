@@ -8,10 +8,11 @@ import { FrameEncoder } from "./change_codec.ts";
 import type { Database, Statement } from "./database.ts";
 import type { Clock } from "./runtime.ts";
 import { hashKey, shardOf } from "./shard.ts";
-import type { Placement } from "./broker.ts";
+import type { Agreement } from "./broker.ts";
 import { SharedRanges } from "./sharing.ts";
-import { type ChangeLog, headQueries } from "./sqlite/change_log.ts";
+import { type ChangeLog, headQueries, loggedTables } from "./sqlite/change_log.ts";
 import { transaction } from "./sqlite/connection.ts";
+import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
 /** Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 4 ms. */
@@ -47,7 +48,7 @@ interface Reader {
 
 interface Source {
   readonly log: ChangeLog;
-  readonly placement: Placement;
+  readonly agreed: Agreement;
 }
 
 export type Scan = { readonly kind: "schema changed" } | { readonly kind: "scanned"; readonly changes: number };
@@ -86,14 +87,18 @@ export class Capture {
    */
   useSchema(
     tables: ReadonlyMap<string, ChangeLog>,
-    placements: ReadonlyMap<string, Placement>,
+    placements: ReadonlyMap<string, Agreement>,
     { version, moved }: { readonly version: number; readonly moved: ReadonlySet<string> },
   ): boolean {
     // first, since a lock may be in its way: then nothing has changed, and it is all done again
     this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
     this.sources.clear();
     this.shared.clear();
-    for (const [name, log] of tables) this.sources.set(name, { log, placement: placements.get(name) ?? "rows" });
+    for (const [name, log] of tables) {
+      // nothing is published before it is agreed
+      const agreed = placements.get(name) ?? { placement: "rows", home: name };
+      this.sources.set(name, { log, agreed });
+    }
     const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name) || moved.has(name));
     for (const name of gone) this.forget(name);
     this.version = version;
@@ -106,15 +111,19 @@ export class Capture {
   }
 
   /**
-   * Do the logs still hold what was read from them? An older copy of the file may have the same cursor, and numbers that
-   * are on their way would be those of other entries.
+   * Do the logs still hold what was seen in them? An older copy of the file may have the same cursor: numbers that are on
+   * their way would be those of other entries, and entries with numbers that a scan has passed would never be read.
    */
-  holdsWhatWasRead(): boolean {
-    return [...this.lastRead].every(([table, { seq, stamp }]) => {
-      const log = this.sources.get(table)?.log;
-      if (log === undefined) return true;
-      return log.highest() >= seq && (log.stampOf(seq) ?? stamp) === stamp;
-    });
+  holdsWhatWasSeen(): boolean {
+    const logged = new Set(loggedTables(this.db).map(fold));
+    for (const [table, { log }] of this.sources) {
+      const scanned = this.scanned(table);
+      if (scanned === 0) continue;
+      if (!logged.has(fold(log.shape.table)) || log.highest() < scanned) return false;
+      const read = this.lastRead.get(table);
+      if (read !== undefined && (log.stampOf(read.seq) ?? read.stamp) !== read.stamp) return false;
+    }
+    return true;
   }
 
   /** One read snapshot: marks what was committed since the last one. Throws what SQLite throws (busy). */
@@ -304,8 +313,8 @@ export class Capture {
     }
   }
 
-  private shardOf({ log, placement }: Source, change: Change): number {
-    const { home, key, collations } = log.shape;
+  private shardOf({ log, agreed: { placement, home } }: Source, change: Change): number {
+    const { key, collations } = log.shape;
     const hashed = placement === "whole" ? hashKey(home, [], []) : hashKey(home, keyOf(change, key), collations);
     return shardOf(hashed, this.shards);
   }

@@ -1,19 +1,19 @@
-/** Agrees, once for each table and the whole cluster, whether its rows are spread over the shards. */
-import type { Placement, Registry } from "./broker.ts";
+/** Agrees, once for each table and the whole cluster, whether its rows are spread over the shards, and by which name. */
+import type { Agreement, Placement, Registry } from "./broker.ts";
 import type { Installed } from "./sqlite/install.ts";
 import { fold } from "./sqlite/quote.ts";
 import type { Table } from "./sqlite/schema.ts";
 
 export class Placements {
-  private readonly agreed = new Map<string, Placement>();
+  private readonly agreed = new Map<string, Agreement>();
   private asking = false;
   /** why nothing is published: tables that can't be placed as the cluster has agreed */
   trouble: string | undefined;
 
   constructor(private readonly shards: number) {}
 
-  /** folded name → placement, of the tables that are agreed about */
-  get all(): ReadonlyMap<string, Placement> {
+  /** by folded name, of the tables that are agreed about */
+  get all(): ReadonlyMap<string, Agreement> {
     return this.agreed;
   }
 
@@ -30,9 +30,12 @@ export class Placements {
       for (const name of installed.logs) {
         const table = installed.captured.get(name);
         const proposal = table === undefined ? "rows" : placementOf(table);
-        const answer = await registry.agreePlacement(fold(installed.names.homeOf(name)), proposal);
+        const home = fold(installed.names.homeOf(name));
+        const first = await registry.agreePlacement(home, { placement: proposal, home });
+        // a node that did not see the rename gets the home of those that did
+        const answer = name === home ? first : await registry.agreePlacement(name, first);
         this.agreed.set(name, answer);
-        if (answer === "rows" && proposal === "whole") {
+        if (answer.placement === "rows" && proposal === "whole") {
           this.trouble =
             `table ${table!.name} has a UNIQUE constraint or a collation that needs one shard, but the cluster ` +
             `spreads its rows over ${this.shards}: nothing is published. Drop the constraint, or exclude the table on every node.`;

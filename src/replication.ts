@@ -280,7 +280,7 @@ export class Replication {
     const start = this.options.runtime.clock.now();
     const scan = this.capture.scan();
     if (scan.kind === "schema changed") {
-      if (!this.capture.holdsWhatWasRead()) throw new ReplacedError(WENT_BACK);
+      if (!this.capture.holdsWhatWasSeen()) throw new ReplacedError(WENT_BACK);
       const pause = missesCapture(this.options.db, this.installed!) ? 0 : observation.schemaChanged(now);
       if (pause === 0) this.install();
       return pause;

@@ -49,3 +49,17 @@ test("entries written between an acknowledgement's commit and the next look are 
   await pair.converged("t");
   assert.deepEqual(b.rows("SELECT v FROM t"), [["a"], ["c"], ["a"], ["b"]]);
 });
+
+test("an older copy of the file is told by entries that a scan has seen and nobody read", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a } = pair;
+  await pair.converged("t");
+  const { capture } = a.node;
+  a.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+  assert.deepEqual(capture.scan(), { kind: "scanned", changes: 2 });
+  assert.ok(capture.holdsWhatWasSeen());
+  a.run("DELETE FROM __marmot__t_change_log WHERE seq = 2");
+  assert.ok(!capture.holdsWhatWasSeen());
+  a.run("DROP TABLE __marmot__t_change_log");
+  assert.ok(!capture.holdsWhatWasSeen());
+});

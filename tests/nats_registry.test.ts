@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { Kvm } from "@nats-io/kv";
-import type { Registry } from "../src/broker.ts";
+import type { Agreement, Registry } from "../src/broker.ts";
 import { EXIT, MarmotError } from "../src/errors.ts";
 import { connectNats, type NatsLink } from "../src/nats/connect.ts";
 import { openRegistry } from "../src/nats/registry.ts";
@@ -42,32 +42,35 @@ async function leaseIsHeld(link: NatsLink): Promise<void> {
   for await (const entry of changes) if (entry.operation === "PUT") return;
 }
 
+function rowsOf(home: string): Agreement {
+  return { placement: "rows", home };
+}
+
 const aborted = (signal: AbortSignal): Promise<void> =>
   signal.aborted
     ? Promise.resolve()
     : new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 
-test("the first node decides a table's placement, and all nodes get that answer", async () => {
+test("the first node decides a table's placement and home, and all nodes get that answer", async () => {
   await using server = await startNatsServer();
   await using one = await open(server);
   await using two = await open(server);
-  assert.equal(await one.registry.agreePlacement("users", "whole"), "whole");
-  assert.equal(await two.registry.agreePlacement("users", "rows"), "whole");
-  assert.equal(await two.registry.agreePlacement("USERS", "rows"), "rows");
+  const whole = { placement: "whole", home: "people" } as const;
+  assert.deepEqual(await one.registry.agreePlacement("users", whole), whole);
+  assert.deepEqual(await two.registry.agreePlacement("users", rowsOf("users")), whole);
+  assert.deepEqual(await two.registry.agreePlacement("USERS", rowsOf("USERS")), rowsOf("USERS"));
   const answers = await Promise.all(
-    [one, two, one, two].map(({ registry }, index) =>
-      registry.agreePlacement("at once", index % 2 === 0 ? "rows" : "whole")
-    ),
+    [one, two, one, two].map(({ registry }, index) => registry.agreePlacement("at once", rowsOf(`home ${index}`))),
   );
-  assert.equal(new Set(answers).size, 1);
+  assert.equal(new Set(answers.map(({ home }) => home)).size, 1);
 });
 
 test("tables of any name are placed: spaces, dots, wildcards, emojis, thousands of letters", async () => {
   await using server = await startNatsServer();
   await using one = await open(server);
   const names = ["", " ", "a.b", "a*", ">", "🦫", "é", "x".repeat(5_000), "a\nb", `"quoted"`, "x/y=z"];
-  for (const name of names) assert.equal(await one.registry.agreePlacement(name, "whole"), "whole");
-  for (const name of names) assert.equal(await one.registry.agreePlacement(name, "rows"), "whole");
+  for (const name of names) assert.deepEqual(await one.registry.agreePlacement(name, rowsOf(name)), rowsOf(name));
+  for (const name of names) assert.deepEqual(await one.registry.agreePlacement(name, rowsOf("other")), rowsOf(name));
 });
 
 test("a lease of another place that is renewed is a conflict", async () => {

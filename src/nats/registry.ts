@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { jetstream, type JetStreamClient, type JetStreamManager } from "@nats-io/jetstream";
 import { type KV, Kvm } from "@nats-io/kv";
-import type { Lease, Placement, Registry } from "../broker.ts";
+import type { Agreement, Lease, Registry } from "../broker.ts";
 import { EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
 import type { NatsLink } from "./connect.ts";
@@ -163,13 +163,13 @@ export class KvRegistry implements Registry {
     }
   }
 
-  async agreePlacement(table: string, proposal: Placement): Promise<Placement> {
-    const text = await this.#agree(placementKey(table), JSON.stringify({ table, placement: proposal })).catch(
+  async agreePlacement(table: string, proposal: Agreement): Promise<Agreement> {
+    const text = await this.#agree(placementKey(table), JSON.stringify({ table, ...proposal })).catch(
       (error) => {
         throw jetStreamFailure(`agree on the placement of the table ${JSON.stringify(table)}`, error);
       },
     );
-    const agreed = placementOf(text);
+    const agreed = agreementOf(text, table);
     if (agreed !== undefined) return agreed;
     throw new MarmotError(
       `Cannot place the table ${JSON.stringify(table)}: the registry ${this.options.streamPrefix}-registry holds ` +
@@ -218,7 +218,8 @@ function placementKey(table: string): string {
   return `placement.${createHash("sha256").update(table).digest("hex")}`;
 }
 
-function placementOf(text: string): Placement | undefined {
+/** @param table older versions said no home: it is the table itself */
+function agreementOf(text: string, table: string): Agreement | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -226,5 +227,7 @@ function placementOf(text: string): Placement | undefined {
     return undefined;
   }
   if (typeof value !== "object" || value === null || !("placement" in value)) return undefined;
-  return value.placement === "rows" || value.placement === "whole" ? value.placement : undefined;
+  const { placement, home = table } = value as { placement: unknown; home?: unknown };
+  if ((placement !== "rows" && placement !== "whole") || typeof home !== "string") return undefined;
+  return { placement, home };
 }

@@ -15,8 +15,6 @@ const CHUNK_BYTES = 512 * 1024;
 
 export interface LogShape extends TableShape {
   readonly collations: readonly string[];
-  /** what rows are hashed under: the table's name before any rename */
-  readonly home: string;
   /** index of a column → the last of the entries that were made before the table had it */
   readonly filled: ReadonlyMap<number, number>;
 }

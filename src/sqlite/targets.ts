@@ -62,12 +62,12 @@ export class Targets {
       };
       this.logs.set(
         name,
-        new ChangeLog(db, { ...shape, collations: table.collations, home: names.homeOf(name), filled }, encoding),
+        new ChangeLog(db, { ...shape, collations: table.collations, filled }, encoding),
       );
     }
     for (const [name, known] of names.tables) {
       if (this.logs.has(name) || known.shape === null || !installed.logs.has(name)) continue;
-      this.logs.set(name, new ChangeLog(db, { ...known.shape, home: known.home, filled: new Map() }, encoding));
+      this.logs.set(name, new ChangeLog(db, { ...known.shape, filled: new Map() }, encoding));
     }
   }
 

@@ -1,6 +1,6 @@
 /** The broker of a simulated cluster: its streams, what was agreed, and who holds a lease. It knows nothing of networks. */
 import { createHash } from "node:crypto";
-import type { Placement } from "../../src/broker.ts";
+import type { Agreement } from "../../src/broker.ts";
 import type { MessageIdentity, StreamMessage, StreamState } from "../../src/change_stream.ts";
 import { StreamGapError } from "../../src/errors.ts";
 
@@ -98,7 +98,7 @@ export interface LeaseHolder {
 
 export class ClusterBroker {
   readonly streams: readonly ClusterStream[];
-  readonly placements = new Map<string, Placement>();
+  readonly placements = new Map<string, Agreement>();
   readonly leases = new Map<string, LeaseHolder>();
   up = true;
 
@@ -106,7 +106,7 @@ export class ClusterBroker {
     this.streams = Array.from({ length: shards }, (_, shard) => new ClusterStream(`changes-${shard + 1}`, shard));
   }
 
-  agreePlacement(table: string, proposal: Placement): Placement {
+  agreePlacement(table: string, proposal: Agreement): Agreement {
     const known = this.placements.get(table);
     if (known === undefined) this.placements.set(table, proposal);
     return known ?? proposal;

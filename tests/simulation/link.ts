@@ -1,5 +1,5 @@
 /** One process's connection to the broker, over a network that loses, delays and doubles as the history wants. */
-import type { Broker, Lease, Placement } from "../../src/broker.ts";
+import type { Agreement, Broker, Lease } from "../../src/broker.ts";
 import type {
   ChangeStream,
   MessageIdentity,
@@ -69,7 +69,7 @@ export class Link implements Broker {
 
   readonly registry = {
     agreeShards: () => Promise.resolve(),
-    agreePlacement: (table: string, proposal: Placement) =>
+    agreePlacement: (table: string, proposal: Agreement) =>
       this.registered(() => this.options.broker.agreePlacement(table, proposal)),
     lease: (nodeId: string, nonce: string, holder: string) => this.lease(nodeId, nonce, holder),
   };

@@ -18,7 +18,7 @@ const MENDED: readonly Mutant[] = [
     "older copy with the same cursor not noticed",
     "a log that lacks what was read from it means another file",
     "replication",
-    "if (!this.capture.holdsWhatWasRead()) throw new ReplacedError(WENT_BACK);",
+    "if (!this.capture.holdsWhatWasSeen()) throw new ReplacedError(WENT_BACK);",
     "",
   ),
   mutant(

@@ -1,7 +1,7 @@
 /** A node made of the real classes of the core, one step at a time: no timers, no broker, no process. */
 import { Acceptance, type Delivery } from "../../src/acceptance.ts";
 import { type Applied, Applier } from "../../src/apply.ts";
-import type { Placement } from "../../src/broker.ts";
+import type { Agreement } from "../../src/broker.ts";
 import { Capture } from "../../src/capture.ts";
 import { decodeMessage } from "../../src/change_codec.ts";
 import type { Database } from "../../src/database.ts";
@@ -85,7 +85,9 @@ export class CoreNode {
     this.applier.useSchema(targets);
     this.targets = targets;
     const placements = new Map(
-      [...targets.logs.keys()].map((name): [string, Placement] => [name, "rows"]),
+      [...targets.logs.keys()].map((
+        name,
+      ): [string, Agreement] => [name, { placement: "rows", home: targets.installed.names.homeOf(name) }]),
     );
     if (!this.capture.useSchema(targets.logs, placements, this.installed)) return;
     for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
