@@ -6,6 +6,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { MUTANTS } from "../tests/simulation/mutants.ts";
 import type { Found } from "../tests/simulation/mutation.ts";
 
 const PROJECT = fileURLToPath(new URL("..", import.meta.url));
@@ -29,7 +30,7 @@ function mutants(report: { readonly [name: string]: Json }): string {
   const found = report.mutants as unknown as readonly Found[];
   const rows = found.map(({ rule, histories, shown }) => [rule, `${histories ?? "not found"}`, shown.trim()]);
   const showed = found.filter(({ histories }) => histories !== null).length;
-  const said = `${found.length} rules were broken, and ${showed} of them showed.`;
+  const said = `Of ${MUTANTS.length} rules ${found.length} were broken so far, and ${showed} of them showed.`;
   return `${said}\n\n${table(["rule that was broken", "histories until it showed", "as"], rows)}`;
 }
 
