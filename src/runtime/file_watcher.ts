@@ -60,10 +60,15 @@ class FileWatcher implements Watcher {
   /** The -wal file may not be there yet, or be there no more. */
   private arm(): void {
     if (!existsSync(this.path)) return;
-    this.events = watch(this.path, (kind) => {
-      if (kind === "rename" && !existsSync(this.path)) this.disarm();
-      this.notice();
-    });
+    try {
+      this.events = watch(this.path, (kind) => {
+        if (kind === "rename" && !existsSync(this.path)) this.disarm();
+        this.notice();
+      });
+    } catch {
+      // gone in between, or the system has no more watches to give: it is looked at instead, see wait
+      return;
+    }
     this.events.on("error", () => {
       this.disarm();
       this.notice();
