@@ -15,12 +15,11 @@ const EVENT_MS = 100;
 const WATCH_MS = 60_000;
 /**
  * Scans are at least so far apart, ms: a batch costs each node as much as some hundred changes. They are further apart
- * when there are many changes, or when what follows a scan takes so much of the time between them.
+ * when there are many changes, or when what followed the last scan took longer, as on a crowded machine.
  */
 const SCANS_APART_MS = 3;
 const BUSY_SCANS_APART_MS = 10;
 const BUSY_CHANGES = 50;
-const SPENT_SHARE = 1 / 4;
 /**
  * A writer is restless when scans find so many changes, each so soon after the last, ms. Nothing is watched after so many
  * of them; one that found fewer counts for two of them.
@@ -121,7 +120,7 @@ export class Observation {
     const restless = changes >= RESTLESS_CHANGES && start < this.scannedAt + RESTLESS_MS;
     this.restlessScans = Math.max(0, Math.min(2 * RESTLESS_SCANS, this.restlessScans + (restless ? 1 : -2)));
     this.scannedAt = start;
-    const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent / SPENT_SHARE);
+    const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent);
     this.scanAfter = start + Math.max(SCANS_APART_MS, apart);
   }
 
