@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connectAs, ownAddress, startEmbedded } from "./support/embedded.ts";
 import { natsServerProgram } from "./support/nats.ts";
-import { startProgram } from "./support/process.ts";
+import { freezeProcess, startProgram } from "./support/process.ts";
 import { scriptCommand } from "./support/runtime.ts";
 import { tempFolder } from "./support/tmp.ts";
 
@@ -93,7 +93,7 @@ test("a broker left over by a Marmot that was killed is stopped before another o
   const configuration = folder.file("my.db-marmot", "nats", "nats-server.conf");
   await using leftover = await startProgram([await natsServerProgram(), "-c", configuration]);
   // It may not get to answer SIGTERM.
-  leftover.signal("SIGSTOP");
+  leftover.freeze();
   await using embedded = await startEmbedded(options);
   await embedded.log.told(new RegExp(`warn Stopping a broker that an earlier Marmot .* pids=${leftover.pid}`));
   await leftover.exited;
@@ -116,7 +116,7 @@ test("stopping takes less than a second, of a broker that hangs too", async () =
     await using folder = await tempFolder();
     await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot"), listen: await ownAddress() });
     const pid = running(embedded.server.pid);
-    if (hangs) process.kill(pid, "SIGSTOP");
+    if (hangs) freezeProcess(pid);
     const started = performance.now();
     await embedded.server.stop();
     const took = performance.now() - started;

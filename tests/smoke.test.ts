@@ -8,7 +8,7 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import type { Manifest } from "../scripts/build/manifest.ts";
 import { EXIT } from "../src/errors.ts";
-import { type Program, runProgram, startProgram } from "./support/process.ts";
+import { freezeProcess, type Program, runProgram, startProgram } from "./support/process.ts";
 import { PROJECT, testedProgram } from "./support/runtime.ts";
 import { haveProgram, skipTest } from "./support/skip.ts";
 import { type TempFolder, tempFolder } from "./support/tmp.ts";
@@ -257,7 +257,7 @@ test("a broker that a killed Marmot left running is ended by the next one", asyn
   await using first = await start(["--db-path", folder.file("my.db"), "--create"], { env });
   await first.waitFor("connected");
   const pid = Number(await readFile(folder.file("my.db-marmot", "nats", "nats-server.pid"), "utf8"));
-  process.kill(pid, "SIGSTOP");
+  freezeProcess(pid);
   await first.kill();
   const output = await startsAndStops(folder.file("my.db"), { env });
   assert.match(output, new RegExp(`Stopping a broker that an earlier Marmot .* pids="?[\\d ]*\\b${pid}\\b`));

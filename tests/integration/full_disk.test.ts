@@ -53,7 +53,7 @@ test("a node whose disk is full waits, at its start and while it runs, and goes 
   await marmot.waitFor("connected");
   await published(path);
 
-  marmot.signal("SIGSTOP");
+  marmot.freeze();
   // The WAL is empty then: an acknowledgement needs room.
   write(path, "INSERT INTO t VALUES (2, 'with room'); PRAGMA wal_checkpoint(TRUNCATE)");
   await disk.fill();

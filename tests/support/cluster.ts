@@ -83,7 +83,7 @@ export class TestNode {
 
   /** Freezes Marmot, or lets it go on. */
   freeze(): void {
-    this.marmot?.signal("SIGSTOP");
+    this.marmot?.freeze();
   }
 
   thaw(): void {

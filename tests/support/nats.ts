@@ -100,7 +100,7 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
     },
     stop: () => end("stop"),
     kill: () => end("kill"),
-    freeze: () => running?.signal("SIGSTOP"),
+    freeze: () => running?.freeze(),
     thaw: () => running?.signal("SIGCONT"),
     restart: async (other = config) => {
       await end("stop");

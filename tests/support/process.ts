@@ -1,6 +1,7 @@
 /** Programs that a test starts: their output is kept, and they are gone after the test. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import process from "node:process";
 
 const WAIT_TIMEOUT_MS = 20_000;
@@ -39,6 +40,8 @@ export interface Program extends AsyncDisposable {
   waitFor(pattern: RegExp | string, options?: { timeoutMs?: number; from?: number }): Promise<RegExpExecArray>;
   write(input: string): void;
   signal(signal: NodeJS.Signals): void;
+  /** SIGSTOP; SIGCONT lets it go on */
+  freeze(): void;
   /** SIGTERM, and SIGKILL if it takes longer than 10 s */
   stop(): Promise<Exit>;
   /** SIGKILL */
@@ -127,13 +130,11 @@ class RunningProgram implements Program {
 
   signal(signal: NodeJS.Signals): void {
     // Not child.kill: after any signal sent with it, Deno neither sends another nor notices the end.
-    if (this.#ended) return;
-    try {
-      process.kill(this.pid, signal);
-    } catch (error) {
-      // It ended by itself, and "close" is on its way.
-      if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;
-    }
+    if (!this.#ended) signalProcess(this.pid, signal);
+  }
+
+  freeze(): void {
+    if (!this.#ended) freezeProcess(this.pid);
   }
 
   async stop(): Promise<Exit> {
@@ -163,6 +164,44 @@ class RunningProgram implements Program {
 
   #tell(): void {
     for (const listener of [...this.#listeners]) listener();
+  }
+}
+
+/**
+ * Sends SIGSTOP and returns when the process stands still: a thread that runs on another processor goes on for a moment
+ * after the signal, long enough to answer what the test asks next. Where there is no /proc it returns at once.
+ */
+export function freezeProcess(pid: number): void {
+  signalProcess(pid, "SIGSTOP");
+  if (process.platform !== "linux") return;
+  const limit = performance.now() + STOP_TIMEOUT_MS;
+  while (!standsStill(pid)) {
+    if (performance.now() > limit) throw new Error(`process ${pid} goes on after SIGSTOP`);
+  }
+}
+
+function standsStill(pid: number): boolean {
+  try {
+    // "12 (name) T …": proc(5); a name may hold anything, so the last parenthesis counts.
+    const states = readdirSync(`/proc/${pid}/task`)
+      .map((thread) => readFileSync(`/proc/${pid}/task/${thread}/stat`, "latin1"))
+      .map((stat) => stat.charAt(stat.lastIndexOf(")") + 2));
+    return states.every((state) => "TtZX".includes(state));
+  } catch (error) {
+    // A thread or the whole process ended between the two reads.
+    if (error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ESRCH")) {
+      return !existsSync(`/proc/${pid}`);
+    }
+    throw error;
+  }
+}
+
+function signalProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    // It ended by itself, and "close" is on its way.
+    if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;
   }
 }
 

@@ -125,7 +125,7 @@ export class TortureNode {
   }
 
   freeze(): void {
-    this.#marmot?.signal("SIGSTOP");
+    this.#marmot?.freeze();
   }
 
   thaw(): void {
