@@ -19,10 +19,14 @@ const REFUSED = /constraint failed|datatype mismatch|cannot store|trigger recurs
 const LOCKED = /database (table )?is locked|database schema is locked/;
 
 export class Application {
-  /** a transaction is open, and holds the write lock */
-  holding = false;
+  /** a transaction that is open, and holds the write lock */
+  held: object | undefined;
 
   constructor(private readonly node: SimulatedNode) {}
+
+  get holding(): boolean {
+    return this.held !== undefined;
+  }
 
   /** One transaction. @returns whether it was committed */
   write(): boolean {
@@ -56,18 +60,18 @@ export class Application {
     } catch (error) {
       return this.giveUp(error);
     }
-    this.holding = true;
+    this.held = {};
     world.counters.add("locks held");
     const { app } = file;
     try {
       for (const sql of this.statements()) this.run(sql);
     } catch (error) {
-      this.holding = false;
+      this.held = undefined;
       return this.giveUp(error);
     }
     world.time.after(ms, () => {
       if (!this.holding || file.app !== app) return;
-      this.holding = false;
+      this.held = undefined;
       try {
         this.end();
       } catch (error) {
@@ -100,7 +104,7 @@ export class Application {
   /** The file is replaced: the transaction that was open is gone with it. */
   letGo(): void {
     if (!this.holding) return;
-    this.holding = false;
+    this.held = undefined;
     this.node.file.app.exec("ROLLBACK");
   }
 

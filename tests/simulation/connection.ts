@@ -11,8 +11,27 @@ export interface Surroundings {
   before(sql: string, executes: boolean): void;
   /** called after COMMIT */
   committed(sql: string): void;
+  /** who holds the write lock; undefined: nobody does */
+  holder(): unknown;
   /** the stamp of an entry that is made by `sql` */
   random(sql: string): bigint;
+}
+
+const BEGIN = "BEGIN IMMEDIATE";
+
+/** SQLite refuses a lock that somebody holds; asked again, a hundred times without a pause, it would say the same. */
+function beginning(db: Database, around: Surroundings): () => void {
+  let refused: { readonly holder: unknown; readonly error: unknown } | undefined;
+  return () => {
+    const holder = around.holder();
+    if (holder !== undefined && holder === refused?.holder) throw refused.error;
+    try {
+      db.exec(BEGIN);
+    } catch (error) {
+      refused = { holder, error };
+      throw error;
+    }
+  };
 }
 
 export function surrounded(db: Database, around: Surroundings): Database {
@@ -24,6 +43,7 @@ export function surrounded(db: Database, around: Surroundings): Database {
     if (sql === "COMMIT") around.committed(sql);
     return result;
   };
+  const begin = beginning(db, around);
   db.function("random", { varargs: false, deterministic: false }, () => around.random(current));
   return {
     path: db.path,
@@ -35,7 +55,7 @@ export function surrounded(db: Database, around: Surroundings): Database {
         all: (...params: DriverValue[]): Row[] => run(sql, () => statement.all(...params)),
       };
     },
-    exec: (sql) => run(sql, () => db.exec(sql)),
+    exec: (sql) => run(sql, () => sql === BEGIN ? begin() : db.exec(sql)),
     setAuthorizer: (authorizer) => db.setAuthorizer(authorizer),
     function: (name, options, implementation) => db.function(name, options, implementation),
     close: () => db.close(),

@@ -9,7 +9,8 @@ import type { World } from "./world.ts";
 export function atRest(world: World): string | undefined {
   const whole: SimulatedNode[] = [];
   for (const node of world.nodes) {
-    const cutOff = world.broker.streams.map((stream, shard) => isCutOff(stream, node.file.cursors().get(shard)));
+    const cursors = node.file.cursors();
+    const cutOff = world.broker.streams.map((stream, shard) => isCutOff(stream, cursors.get(shard)));
     const unrest = unrestOf(world, node, cutOff);
     if (unrest !== undefined) return `${node.name}: ${unrest}`;
     if (!cutOff.includes(true)) whole.push(node);

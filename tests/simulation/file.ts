@@ -24,8 +24,18 @@ export interface Pending extends Entry {
   readonly seq: number;
 }
 
-/** An entry that is there, whatever it holds. */
-export type PendingMark = Pick<Pending, "table" | "seq" | "stamp">;
+/** What is looked at whenever somebody has committed, of one moment. */
+export interface Glance {
+  /** of the entries that have not come back, oldest first for each table */
+  readonly stamps: readonly string[];
+  /** by shard */
+  readonly cursors: ReadonlyMap<number, Position>;
+  /** the numbers in the rows of `pair` */
+  readonly pair: readonly string[];
+  /** what the audit has, and what the ledger has, sorted */
+  readonly audit: unknown;
+  readonly ledger: unknown;
+}
 
 /** An application's triggers may set off each other without end: SQLite's own limit takes 10 ms to reach. */
 const TRIGGER_DEPTH = 40;
@@ -127,7 +137,7 @@ export class NodeFile {
   pending(): Pending[] {
     const { tables } = this.options;
     const byName = new Map(tables.map((table) => [table.name, table]));
-    return this.rows(pendingSql(tables)).map(([name, seq, op, stamp, row]) => {
+    const entries = this.rows(pendingSql(tables)).map(([name, seq, op, stamp, row]) => {
       const { columns, key } = byName.get(String(name))!;
       const values = String(row).split(BETWEEN);
       const places = Number(op) === 3 ? key.map((column) => columns.indexOf(column)) : columns.map((_, place) => place);
@@ -142,13 +152,19 @@ export class NodeFile {
         order: 0,
       };
     });
+    return entries.sort((a, b) => a.table === b.table ? a.seq - b.seq : a.table < b.table ? -1 : 1);
   }
 
-  /** As `pending`, without what the entries hold. */
-  marks(): PendingMark[] {
-    return this.rows(marksSql(this.options.tables)).map(([table, seq, stamp]) => {
-      return { table: String(table), seq: Number(seq), stamp: String(stamp) };
-    });
+  /** One statement: what takes several costs several times as much, and is asked for after every event. */
+  glance(): Glance {
+    const [cursors, pair, audit, ledger, ...stamps] = this.rows(glanceSql(this.options.tables))[0]!;
+    return {
+      stamps: stamps.flatMap((some) => listed(some)),
+      cursors: new Map(listed(cursors, "\n").map(positionOf)),
+      pair: listed(pair),
+      audit,
+      ledger,
+    };
   }
 
   /** Those of tables that change, too. */
@@ -264,22 +280,39 @@ function pendingSql(tables: readonly TableSpec[]): string {
       const values = columns.map((column) => literalOf(`"val_${column}"`)).join(` || '${BETWEEN}' || `);
       return `SELECT '${name}', seq, op, CAST(stamp AS TEXT), ${values} FROM "__marmot__${name}_change_log"`;
     });
-    pendingSqls.set(tables, sql = `${selects.join(" UNION ALL ")} ORDER BY 1, 2`);
+    pendingSqls.set(tables, sql = selects.join(" UNION ALL "));
   }
   return sql;
 }
 
-const marksSqls = new WeakMap<readonly TableSpec[], string>();
+const glanceSqls = new WeakMap<readonly TableSpec[], string>();
 
-function marksSql(tables: readonly TableSpec[]): string {
-  let sql = marksSqls.get(tables);
+function glanceSql(tables: readonly TableSpec[]): string {
+  let sql = glanceSqls.get(tables);
   if (sql === undefined) {
-    const selects = tables.map(({ name }) =>
-      `SELECT '${name}', seq, CAST(stamp AS TEXT) FROM "__marmot__${name}_change_log"`
-    );
-    marksSqls.set(tables, sql = `${selects.join(" UNION ALL ")} ORDER BY 1, 2`);
+    const cursor = "shard || ' ' || cursor || ' ' || coalesce(digest, '') || ' ' || coalesce(time, 0)";
+    const parts = [
+      `SELECT group_concat(${cursor}, char(10)) FROM __marmot__cursors`,
+      "SELECT group_concat(n) FROM (SELECT quote(n) AS n FROM pair ORDER BY id)",
+      "SELECT group_concat(what) FROM (SELECT what FROM audit ORDER BY what)",
+      "SELECT group_concat(id) FROM (SELECT id FROM ledger ORDER BY id)",
+      ...tables.map(({ name }) =>
+        `SELECT group_concat(stamp) FROM (SELECT stamp FROM "__marmot__${name}_change_log" ORDER BY seq)`
+      ),
+    ];
+    glanceSqls.set(tables, sql = `SELECT ${parts.map((part) => `(${part})`).join(", ")}`);
   }
   return sql;
+}
+
+/** What group_concat made; nothing of no rows. */
+function listed(text: unknown, separator = ","): string[] {
+  return text === null ? [] : String(text).split(separator);
+}
+
+function positionOf(row: string): [number, Position] {
+  const [shard, sequence, digest, time] = row.split(" ");
+  return [Number(shard), { sequence: Number(sequence), digest: digest!, time: Number(time) }];
 }
 
 interface Dumps {

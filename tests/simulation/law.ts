@@ -3,6 +3,7 @@
  * with SQLite's own REPLACE into a database in memory, and the node's pending entries over them. The rows come from the change
  * logs as the application filled them; of a message only its order counts, and that it holds the same values.
  */
+import { Buffer } from "node:buffer";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { decodeFrame, decodeMessage } from "../../src/change_codec.ts";
 import type { Stored } from "./cluster_broker.ts";
@@ -39,6 +40,9 @@ export class StreamLaw {
 
   /** shard and transaction → the stamps of what it wrote there */
   private readonly batches = new Map<string, string>();
+  private readonly states = new Map<string, number>();
+  /** what was read of a table: by its state and what was laid over it, for all nodes */
+  readonly texts = new Map<string, string>();
 
   /** @param whole are transactions seen whole in the stream? Where triggers are made anew, rows are logged anew, too */
   constructor(private readonly entries: Entries, private readonly whole: boolean) {}
@@ -51,6 +55,14 @@ export class StreamLaw {
     let before = at === undefined ? NOTHING : this.judged.get(at)!;
     for (const next of waiting.reverse()) this.judged.set(next, before = this.judge(next, before));
     return before;
+  }
+
+  /** @returns the state of a table that was in another one when this was laid; the same for each node that lays the same */
+  stateAfter(state: number, { stamp }: Entry): number {
+    const way = `${state} ${stamp}`;
+    let after = this.states.get(way);
+    if (after === undefined) this.states.set(way, after = this.states.size + 1);
+    return after;
   }
 
   private judge({ shard, data }: Stored, before: Accepted): Accepted {
@@ -123,23 +135,29 @@ export interface LawTable {
   readonly keyCollate: string;
 }
 
+interface ShadowTable {
+  readonly table: LawTable;
+  /** of what was accepted: see StreamLaw */
+  state: number;
+  /** what belongs to that state and is not in the database yet: nobody has asked for it */
+  readonly waiting: Entry[];
+}
+
 /** The law's own database for one node. */
 export class Shadow {
   private readonly db = new DatabaseSync(":memory:", { enableForeignKeyConstraints: false });
-  private readonly tables: ReadonlyMap<string, LawTable>;
+  private readonly tables: ReadonlyMap<string, ShadowTable>;
   private readonly statements = new Map<string, StatementSync>();
   /** per shard, the last message that was laid */
   readonly at: (Stored | undefined)[];
-  /** by table: its rows as they were read, with which entries laid over them; none where they are others by now */
-  private readonly read = new Map<string, { readonly sql: string; readonly pending: string; readonly text: string }>();
 
   constructor(sql: readonly string[], tables: readonly LawTable[], shards: number, private readonly law: StreamLaw) {
-    for (const statement of sql) this.db.exec(statement);
-    this.tables = new Map(tables.map((table) => [table.name, table]));
+    this.db.exec(sql.join(";\n"));
+    this.tables = new Map(tables.map((table) => [table.name, { table, state: 0, waiting: [] }]));
     this.at = new Array(shards).fill(undefined);
   }
 
-  /** Lays what was accepted on the way to `target`, which must be ahead of where it stands. */
+  /** Goes on with what was accepted on the way to `target`, which must be ahead of where it stands. */
   advance(shard: number, target: Stored | undefined): void {
     const way: Stored[] = [];
     let at = target;
@@ -151,52 +169,81 @@ export class Shadow {
       const [from, to] = [this.at[shard]?.sequence, target?.sequence];
       throw new Violation(`a node went on at a wrong position of shard ${shard}: from ${from} to ${to}`);
     }
-    const entries = way.reverse().flatMap((stored) => this.law.of(stored).entries);
-    for (const entry of entries) {
-      this.read.delete(entry.table);
-      this.lay(entry);
+    for (const stored of way.reverse()) {
+      for (const entry of this.law.of(stored).entries) {
+        const known = this.tables.get(entry.table);
+        if (known === undefined) continue;
+        known.state = this.law.stateAfter(known.state, entry);
+        known.waiting.push(entry);
+      }
     }
     this.at[shard] = target;
   }
 
-  /** What these statements, by table, read with these entries laid over what was accepted: only where that is new. */
+  /** What these statements, by table, read with these entries laid over what was accepted. */
   under(pending: readonly Entry[], sqls: ReadonlyMap<string, string>): string[] {
-    const stamps = new Map<string, string>();
-    for (const { table, stamp } of pending) stamps.set(table, `${stamps.get(table) ?? ""} ${stamp}`);
-    const isNew = (table: string, sql: string) => {
-      const known = this.read.get(table);
-      return known?.sql !== sql || known.pending !== (stamps.get(table) ?? "");
-    };
-    const others = new Map([...sqls].filter(([table, sql]) => isNew(table, sql)));
-    const laid = pending.filter(({ table }) => others.has(table));
-    if (laid.length > 0) this.db.exec("SAVEPOINT pending");
-    for (const entry of laid) this.lay(entry);
-    for (const [table, sql] of others) {
-      const text = String(Object.values(this.compiled(sql).get()!)[0]);
-      this.read.set(table, { sql, pending: stamps.get(table) ?? "", text });
+    return [...sqls].map(([name, sql]) => {
+      const shadow = this.tables.get(name)!;
+      const over = pending.filter(({ table }) => table === name);
+      const place = `${shadow.state} ${over.map(({ stamp }) => stamp)} ${sql}`;
+      let text = this.law.texts.get(place);
+      if (text === undefined) this.law.texts.set(place, text = this.read(shadow, over, sql));
+      return text;
+    });
+  }
+
+  private read({ table, waiting }: ShadowTable, over: readonly Entry[], sql: string): string {
+    for (const entry of waiting.splice(0)) this.lay(table, entry);
+    if (over.length > 0) this.compiled("SAVEPOINT pending").run();
+    for (const entry of over) this.lay(table, entry);
+    const text = String(Object.values(this.compiled(sql).get()!)[0]);
+    if (over.length > 0) {
+      this.compiled("ROLLBACK TO pending").run();
+      this.compiled("RELEASE pending").run();
     }
-    if (laid.length > 0) this.db.exec("ROLLBACK TO pending; RELEASE pending");
-    return [...sqls.keys()].map((table) => this.read.get(table)!.text);
+    return text;
   }
 
   close(): void {
     this.db.close();
   }
 
-  private lay({ table, op, columns, values }: Entry): void {
-    const known = this.tables.get(table);
-    if (known === undefined) return;
-    const { name, key, keyCollate } = known;
-    const value = (column: string) => values[columns.indexOf(column)]!;
-    const same = key.map((column) => `${column}${keyCollate} IS ${value(column)}`).join(" AND ");
-    this.compiled(`DELETE FROM ${name} WHERE ${same}`).run();
-    if (op !== 3) this.compiled(`INSERT OR REPLACE INTO ${name}(${columns}) VALUES (${values})`).run();
+  private lay(table: LawTable, entry: Entry): void {
+    let laid = layings.get(entry);
+    if (laid === undefined) layings.set(entry, laid = layingOf(table, entry));
+    for (const { sql, values } of laid) this.compiled(sql).run(...values);
   }
 
-  /** What is laid once is laid again soon: as accepted, and each time what is pending changes. */
   private compiled(sql: string): StatementSync {
     let statement = this.statements.get(sql);
     if (statement === undefined) this.statements.set(sql, statement = this.db.prepare(sql));
     return statement;
   }
+}
+
+interface Laying {
+  readonly sql: string;
+  readonly values: readonly (Uint8Array | bigint)[];
+}
+
+/** An entry is laid for several nodes, and again each time what is pending changes. */
+const layings = new WeakMap<Entry, readonly Laying[]>();
+
+function layingOf({ name, key, keyCollate }: LawTable, { op, columns, values }: Entry): Laying[] {
+  const bound = new Map(columns.map((column, place) => [column, parameterOf(values[place]!)]));
+  const same = key.map((column) => `${column}${keyCollate} IS ${bound.get(column)!.sql}`).join(" AND ");
+  const valuesOf = (names: readonly string[]) => names.flatMap((column) => bound.get(column)!.values);
+  const remove = { sql: `DELETE FROM ${name} WHERE ${same}`, values: valuesOf(key) };
+  if (op === 3) return [remove];
+  const terms = columns.map((column) => bound.get(column)!.sql);
+  const insert = { sql: `INSERT OR REPLACE INTO ${name}(${columns}) VALUES (${terms})`, values: valuesOf(columns) };
+  return [remove, insert];
+}
+
+/** Bytes and integers, which are many, as values of one statement; of the rest there are few. Some driver binds no bytes as NULL. */
+function parameterOf(literal: string): Laying {
+  const [, text, blob] = /^(?:\(\+CAST\(X'([0-9A-F]+)' AS TEXT\)\)|X'([0-9A-F]+)')$/.exec(literal) ?? [];
+  if (text !== undefined) return { sql: "(+CAST(? AS TEXT))", values: [Buffer.from(text, "hex")] };
+  if (blob !== undefined) return { sql: "?", values: [Buffer.from(blob, "hex")] };
+  return /^-?\d+$/.test(literal) ? { sql: "?", values: [BigInt(literal)] } : { sql: literal, values: [] };
 }

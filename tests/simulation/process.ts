@@ -152,6 +152,7 @@ export class SimulatedProcess {
         node.beforeStatement(sql, executes);
       },
       committed: () => node.marmotCommitted(),
+      holder: () => node.application.held,
       random: (sql) => node.marmotStamp(sql),
     });
     this.connections.push(wrapped);
