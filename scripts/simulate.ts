@@ -5,8 +5,10 @@
  *     deno task simulate --seed S [--steps K] [--trace]              one history, or the first K actions of it
  *     deno task simulate --mutants [--only NAME]… [--json FILE]      breaks each rule in turn: how soon does it show?
  *
- * What is in the file of --json stays there for mutants that are not hunted: so they may be hunted in parts. A history that
- * breaks a promise is printed with the fewest actions that still break it, and how to see them.
+ * The file of --json is written every minute. A run of the same first seed that is interrupted, or asked for more seeds,
+ * continues behind the last one it holds. What it has of mutants stays there for those that are not hunted: so they may be
+ * hunted in parts. A history that breaks a promise is printed with the fewest actions that still break it, and how to see
+ * them.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -19,22 +21,16 @@ import { Counters } from "../tests/simulation/counters.ts";
 import { runHistory } from "../tests/simulation/history.ts";
 import { MUTANTS } from "../tests/simulation/mutants.ts";
 import { type Found, hunt } from "../tests/simulation/mutation.ts";
+import { RunReport, type SeedReport } from "../tests/simulation/report.ts";
 
 const DEFAULT_SEEDS = 1_000;
 const SEED_LIMIT = 2 ** 31;
 /** Failures that are looked at closely */
 const SHORTENED = 3;
 const PROGRESS_MS = 10_000;
+const WRITE_MS = 60_000;
 /** Each mutant must be found within these */
 const MUTANT_SEEDS = 2_000;
-
-interface SeedReport {
-  readonly seed: number;
-  readonly digest: string;
-  readonly failure: string | undefined;
-  readonly failedAt: number;
-  readonly counters: readonly (readonly [string, number])[];
-}
 
 const print = (line: string) => void process.stdout.write(`${line}\n`);
 
@@ -134,26 +130,42 @@ async function runMany(
   jobs: number,
   { json, digests, seconds: limit }: { json: string | undefined; digests: boolean; seconds: number },
 ): Promise<number> {
-  print(`${seeds} histories from seed ${first} on, ${jobs} at a time`);
+  const report = json === undefined ? undefined : new RunReport(json, first);
+  const before = report?.histories ?? 0;
+  print(
+    `${seeds} histories from seed ${first} on, ${jobs} at a time${before === 0 ? "" : `: ${before} were run before`}`,
+  );
   const started = performance.now();
+  let wroteAt = started;
   const counters = new Counters();
   const failures: SeedReport[] = [];
   let done = 0;
   let saidAt = started;
-  const take = (report: SeedReport) => {
+  const take = (one: SeedReport) => {
     done++;
-    counters.merge(report.counters);
-    if (digests) print(`${report.seed} ${report.digest}`);
-    if (report.failure !== undefined) {
-      failures.push(report);
-      print(`seed ${report.seed} fails: ${report.failure.split("\n")[0]}`);
+    counters.merge(one.counters);
+    report?.take(one);
+    if (digests) print(`${one.seed} ${one.digest}`);
+    if (one.failure !== undefined) {
+      failures.push(one);
+      print(`seed ${one.seed} fails: ${one.failure.split("\n")[0]}`);
     }
-    if (performance.now() - saidAt > PROGRESS_MS) {
-      saidAt = performance.now();
-      print(`${done} of ${seeds}, ${failures.length} failed`);
+    const now = performance.now();
+    if (now - saidAt > PROGRESS_MS) {
+      saidAt = now;
+      print(`${before + done} of ${seeds}, ${failures.length} failed`);
+    }
+    if (now - wroteAt > WRITE_MS) {
+      wroteAt = now;
+      report?.write();
     }
   };
-  await Promise.all(Array.from({ length: jobs }, (_, job) => runChild([first + job, seeds - job, jobs, limit], take)));
+  const [from, left] = [first + before, Math.max(0, seeds - before)];
+  try {
+    await Promise.all(Array.from({ length: jobs }, (_, job) => runChild([from + job, left - job, jobs, limit], take)));
+  } finally {
+    report?.write();
+  }
   const seconds = (performance.now() - started) / 1000;
   for (const failure of failures.sort((a, b) => a.seed - b.seed).slice(0, SHORTENED)) await shorten(failure);
   const counts = Object.fromEntries([...counters.counts].sort(([a], [b]) => a < b ? -1 : 1));
@@ -164,13 +176,6 @@ async function runMany(
       failed.length > 0 ? `: seeds ${failed.join(" ")}` : ""
     }`,
   );
-  if (json !== undefined) {
-    const runtime = process.versions.bun === undefined
-      ? `Deno ${process.versions.deno}`
-      : `Bun ${process.versions.bun}`;
-    const report = { histories: done, firstSeed: first, seconds: Math.round(seconds), runtime, failed, counts };
-    writeFileSync(json, `${JSON.stringify(report, undefined, 2)}\n`);
-  }
   return failed.length === 0 ? 0 : 1;
 }
 

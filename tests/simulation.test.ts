@@ -3,7 +3,9 @@
  * other seeds, and prints the first.
  */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { bunProgram } from "../scripts/test_runtimes.ts";
 import { MUTANTS } from "./simulation/mutants.ts";
@@ -49,6 +51,28 @@ test("each rule that is broken stands in the source, once", () => {
   assert.equal(new Set(MUTANTS.map(({ name }) => name)).size, MUTANTS.length);
   for (const mutant of MUTANTS) mutate(readFileSync(`${PROJECT}${mutant.file}`, "utf8"), mutant);
 });
+
+test("a run that was interrupted goes on behind the last history that it wrote down", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "marmot-runs-"));
+  try {
+    const run = async (seeds: number, file: string) => {
+      const args = ["--seeds", String(seeds), "--seed", "7", "--jobs", "2", "--json", join(folder, file)];
+      const { stdout, stderr } = await runProgram([...scriptCommand("scripts/simulate.ts"), ...args], {
+        timeoutMs: LIMIT_MS,
+      });
+      const [, ran] = /^(\d+) histories in /m.exec(stdout) ?? assert.fail(`${stdout}${stderr}`);
+      const { seconds: _, ...written } = JSON.parse(readFileSync(join(folder, file), "utf8"));
+      return { ran: Number(ran), written };
+    };
+    assert.equal((await run(3, "parts")).ran, 3);
+    const second = await run(8, "parts");
+    assert.equal(second.ran, 5);
+    assert.deepEqual(second.written, (await run(8, "whole")).written);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test("a seed is one history, to the byte, on Deno and on Bun", async () => {
   const first = Date.now() % 1_000_000;
   const args = ["--seeds", String(COMPARED), "--seed", String(first), "--jobs", "1", "--digests"];

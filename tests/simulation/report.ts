@@ -1,0 +1,100 @@
+/** What a run of many histories writes down while it goes on, so that it can be interrupted and continued. */
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { Counters } from "./counters.ts";
+
+const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
+
+/** One history. */
+export interface SeedReport {
+  readonly seed: number;
+  readonly digest: string;
+  readonly failure: string | undefined;
+  readonly failedAt: number;
+  readonly counters: readonly (readonly [string, number])[];
+}
+
+interface Written {
+  /** seeds one after the other, from the first on */
+  readonly histories: number;
+  readonly firstSeed: number;
+  /** of all parts together, by the clock */
+  readonly seconds: number;
+  /** of each part, where it is another than that of the part before */
+  readonly runtimes: readonly string[];
+  readonly commits: readonly string[];
+  readonly failed: readonly number[];
+  readonly counts: Readonly<Record<string, number>>;
+}
+
+export class RunReport {
+  private readonly before: Written | undefined;
+  private readonly counters = new Counters();
+  private readonly failed: Set<number>;
+  /** behind a seed that has not come yet: not counted until it has, since a run is continued at the first that is missing */
+  private readonly ahead = new Map<number, SeedReport>();
+  private readonly started = performance.now();
+  private readonly commit = commitOf();
+  /** histories from the first seed on, those of earlier parts included */
+  histories: number;
+
+  /** Continues what the file holds, when that begins with the same seed and says which source it ran on. */
+  constructor(private readonly path: string, private readonly firstSeed: number) {
+    const written: Partial<Written> = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
+    this.before = written.firstSeed === firstSeed && written.commits !== undefined ? written as Written : undefined;
+    this.histories = this.before?.histories ?? 0;
+    this.failed = new Set(this.before?.failed);
+    this.counters.merge(Object.entries(this.before?.counts ?? {}));
+  }
+
+  take(report: SeedReport): void {
+    if (report.failure !== undefined) this.failed.add(report.seed);
+    this.ahead.set(report.seed, report);
+    for (;;) {
+      const seed = this.firstSeed + this.histories;
+      const next = this.ahead.get(seed);
+      if (next === undefined) return;
+      this.ahead.delete(seed);
+      this.counters.merge(next.counters);
+      this.histories++;
+    }
+  }
+
+  /** Readers see the old file or the new one, whenever this process ends. */
+  write(): void {
+    const written: Written = {
+      histories: this.histories,
+      firstSeed: this.firstSeed,
+      seconds: Math.round((this.before?.seconds ?? 0) + (performance.now() - this.started) / 1000),
+      runtimes: joined(this.before?.runtimes, runtimeOf()),
+      commits: joined(this.before?.commits, this.commit),
+      failed: [...this.failed].sort((a, b) => a - b),
+      counts: Object.fromEntries([...this.counters.counts].sort(([a], [b]) => a < b ? -1 : 1)),
+    };
+    writeFileSync(`${this.path}.new`, `${JSON.stringify(written, undefined, 2)}\n`);
+    renameSync(`${this.path}.new`, this.path);
+  }
+}
+
+function joined(before: readonly string[] = [], now: string): string[] {
+  return before.at(-1) === now ? [...before] : [...before, now];
+}
+
+function runtimeOf(): string {
+  const { bun, deno } = process.versions;
+  return bun === undefined ? `Deno ${deno}` : `Bun ${bun}`;
+}
+
+/** The source that runs: a commit, and whether files are not as it has them. */
+function commitOf(): string {
+  const git = (...args: string[]) =>
+    execFileSync("git", args, { cwd: PROJECT, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  try {
+    const changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "tests/simulation");
+    return git("rev-parse", "--short", "HEAD") + (changed === "" ? "" : " and changes");
+  } catch {
+    return "unknown";
+  }
+}
