@@ -8,7 +8,10 @@ import type { World } from "./world.ts";
 
 /** What must hold for a node after everything that happens. */
 export function check(world: World, node: SimulatedNode): void {
-  if (node.isInstalled) node.file.reading(() => node.file.hasChanged() && checkState(world, node));
+  if (!node.isInstalled || !node.file.hasChanged()) return;
+  // where few statements read, a lock for each costs less than a transaction
+  if (node.changing === undefined) checkState(world, node);
+  else node.file.reading(() => checkState(world, node));
 }
 
 function checkState(world: World, node: SimulatedNode): void {

@@ -49,6 +49,14 @@ function stampOf(stamps: Stamps): () => bigint {
   return () => stamps.next!();
 }
 
+/** What all nodes begin with. */
+export function makeFile(path: string, { wal, sql }: { readonly wal: boolean; readonly sql: readonly string[] }): void {
+  const db = new DatabaseSync(path);
+  db.exec(`PRAGMA journal_mode = ${wal ? "WAL" : "MEMORY"}; PRAGMA synchronous = OFF`);
+  db.exec(`BEGIN; ${sql.join("; ")}; COMMIT`);
+  db.close();
+}
+
 export class NodeFile {
   app!: DatabaseSync;
   reader!: DatabaseSync;

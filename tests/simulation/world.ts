@@ -1,5 +1,6 @@
 /** A simulated cluster, and what is checked after every event. */
 import { createHash } from "node:crypto";
+import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeFrame, decodeMessage } from "../../src/change_codec.ts";
 import { hex } from "../../src/hex.ts";
@@ -11,6 +12,7 @@ import { Entries } from "./entries.ts";
 import { StreamLaw } from "./law.ts";
 import { literal } from "./literals.ts";
 import { SimulatedNode } from "./node.ts";
+import { makeFile } from "./file.ts";
 import type { Setting } from "./setting.ts";
 import { VirtualTime } from "./virtual_time.ts";
 
@@ -71,10 +73,12 @@ export class World {
         this.trace(stream.name, () => `${stream.tip!.sequence} ${summaryOf(stream.tip!.data)}`);
       });
     }
+    const first = this.path("first.db");
+    makeFile(first, setting);
     for (let i = 0; i < setting.nodes; i++) {
-      const node = this.makeNode(this.path(`n${i + 1}.db`));
-      node.file.app.exec(`BEGIN; ${setting.sql.join("; ")}; COMMIT`);
-      node.start();
+      const path = this.path(`n${i + 1}.db`);
+      copyFileSync(first, path);
+      this.makeNode(path).start();
     }
   }
 
