@@ -11,7 +11,17 @@ import { createOwnTables, FORMAT, hasOwnTables, readFact, writeFact } from "./ow
 import { renameParked } from "./parked.ts";
 import { fold, id } from "./quote.ts";
 import { readSchema, type Schema, schemaVersion, type Table, type Trigger } from "./schema.ts";
-import { columnsOfTrigger, logName, logSql, tableOfLog, tableOfTrigger, triggerTexts } from "./triggers.ts";
+import {
+  columnsOfTrigger,
+  dropMarksSql,
+  logName,
+  logSql,
+  marksSql,
+  tableOfLog,
+  tableOfMarks,
+  tableOfTrigger,
+  triggerTexts,
+} from "./triggers.ts";
 
 export interface InstallRequest {
   readonly patterns: TablePatterns;
@@ -129,6 +139,7 @@ class Installation {
       }
     }
     this.forgetDropped();
+    this.dropMarks(captured);
     for (const { name, reason } of excluded) this.note("info", "table is not replicated", name, reason);
     this.warnAssignedKeys(captured);
     const { schema, names, notes } = this;
@@ -229,6 +240,7 @@ class Installation {
       for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
       if (!hasLog) this.db.exec(logSql(table));
       else added = this.fitColumns(table, known);
+      for (const sql of [dropMarksSql(table.name), ...marksSql(table)]) this.db.exec(sql);
       for (const { sql } of expected) this.db.exec(sql);
     }
     if (overtaken) {
@@ -299,6 +311,13 @@ class Installation {
       if (table === undefined || this.schema.tables.has(table)) continue;
       const known = this.names.tables.get(table);
       if (this.logs.has(table) && (this.logs.isEmpty(table) || known?.shape == null)) this.logs.drop(table);
+    }
+  }
+
+  private dropMarks(captured: ReadonlyMap<string, Table>): void {
+    for (const folded of this.schema.own.keys()) {
+      const table = tableOfMarks(folded);
+      if (table !== undefined && !captured.get(table)?.cascadesToItself) this.db.exec(dropMarksSql(table));
     }
   }
 

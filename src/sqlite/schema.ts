@@ -26,6 +26,7 @@ export interface Table {
   readonly name: string;
   /** columns that travel, in declared order: not the generated ones */
   readonly columns: readonly string[];
+  readonly generated: readonly string[];
   /** SQL of each column's DEFAULT, "NULL" where it has none */
   readonly defaults: readonly string[];
   /** SQL of the zero of each column's type, NULL where it may be that; null where it has a DEFAULT, or is in the key */
@@ -44,6 +45,8 @@ export interface Table {
   readonly assignedKey: boolean;
   /** some foreign key on this table has an action for UPDATE: NEW may be stale in our trigger */
   readonly cascadesOnUpdate: boolean;
+  /** foreign keys with ON DELETE CASCADE lead back to this table: a row that displaces another may go with it */
+  readonly cascadesToItself: boolean;
   /** some constraint says ON CONFLICT: Marmot's own statements have to overrule it */
   readonly conflictClause: boolean;
   /** CREATE TABLE as written */
@@ -101,6 +104,7 @@ interface TableRow {
   columns: ColumnRow[];
   indexes: IndexRow[];
   cascades: boolean;
+  cascadesToItself: boolean;
 }
 
 interface IndexRow {
@@ -161,6 +165,7 @@ function readTables(db: Database): TableRow[] {
       columns: [],
       indexes: [],
       cascades: false,
+      cascadesToItself: false,
     });
   }
   const from = `FROM (${list} AND type = 'table') AS l`;
@@ -188,7 +193,24 @@ function readTables(db: Database): TableRow[] {
     `SELECT DISTINCT f."table" ${from}, pragma_foreign_key_list(l.name) AS f WHERE f.on_update NOT IN ('NO ACTION', 'RESTRICT')`;
   const parents = new Set(db.prepare(keys).all().map(([parent]) => fold(String(parent))));
   for (const row of rows.values()) row.cascades = parents.has(fold(row.name));
+  const cascades =
+    `SELECT f."table", l.name ${from}, pragma_foreign_key_list(l.name) AS f WHERE f.on_delete = 'CASCADE'`;
+  const pairs = db.prepare(cascades).all().map((pair) => pair.map((name) => fold(String(name))) as [string, string]);
+  for (const row of rows.values()) row.cascadesToItself = isInCircle(fold(row.name), pairs);
   return [...rows.values()];
+}
+
+/** @param pairs a table, and one whose rows go with those of it */
+function isInCircle(table: string, pairs: readonly (readonly [from: string, to: string])[]): boolean {
+  const reached = new Set<string>();
+  const follow = (from: string) => {
+    for (const [, to] of pairs.filter((pair) => pair[0] === from && !reached.has(pair[1]))) {
+      reached.add(to);
+      follow(to);
+    }
+  };
+  follow(table);
+  return reached.has(table);
 }
 
 /** PRIMARY KEY (name COLLATE …): the key's collation may be another than its column's. */
@@ -209,6 +231,7 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
   return {
     name: row.name,
     columns,
+    generated: row.columns.filter((column) => column.hidden !== 0).map((column) => column.name),
     defaults: byRowid ? ["NULL", ...defaults] : defaults,
     zeros: byRowid ? [null, ...travelling.map(zeroOf)] : travelling.map(zeroOf),
     key,
@@ -219,6 +242,7 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
     uniques,
     assignedKey,
     cascadesOnUpdate: row.cascades,
+    cascadesToItself: row.cascadesToItself,
     conflictClause: /\bON\s+CONFLICT\b/i.test(sql),
     sql,
     fingerprint: fingerprint(key, collations, uniques),

@@ -184,9 +184,9 @@ function statement({ name, columns, key, value }: TableSpec, random: Random): st
   }
   if (x < 65) return `UPDATE OR REPLACE ${name} SET ${set} WHERE ${where}`;
   if (x < 71) return `UPDATE ${name} SET ${set} WHERE ${column} IS ${value(column, random)}`;
-  // a row that takes the place of its own parent is deleted with it, without a trigger: see docs/DESIGN.md, Limits
-  const or = name === "tree" ? "" : "OR REPLACE";
-  if (x < 80) return `UPDATE ${or} ${name} SET ${keyColumn} = ${value(keyColumn, random)} WHERE ${where}`;
+  // a row that takes the place of its own parent goes with it
+  const taken = name === "tree" && random.below(2) === 0 ? "coalesce(v, id)" : value(keyColumn, random);
+  if (x < 80) return `UPDATE OR REPLACE ${name} SET ${keyColumn} = ${taken} WHERE ${where}`;
   if (x < 92) return `DELETE FROM ${name} WHERE ${where}`;
   if (x < 94) return `DELETE FROM ${name}`;
   return `REPLACE INTO ${name}(${list}) VALUES ${one()}, ${one()}, ${one()}, ${one()}`;
