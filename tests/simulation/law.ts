@@ -41,8 +41,8 @@ export class StreamLaw {
   /** shard and transaction → the stamps of what it wrote there */
   private readonly batches = new Map<string, string>();
   private readonly states = new Map<string, number>();
-  /** what was read of a table: by its state and what was laid over it, for all nodes */
-  readonly texts = new Map<string, string>();
+  /** what was read of a table: by the statement, its state and what was laid over it, for all nodes */
+  private readonly texts = new Map<string, Map<string, string>>();
 
   /** @param whole are transactions seen whole in the stream? Where triggers are made anew, rows are logged anew, too */
   constructor(private readonly entries: Entries, private readonly whole: boolean) {}
@@ -63,6 +63,12 @@ export class StreamLaw {
     let after = this.states.get(way);
     if (after === undefined) this.states.set(way, after = this.states.size + 1);
     return after;
+  }
+
+  textsOf(sql: string): Map<string, string> {
+    let texts = this.texts.get(sql);
+    if (texts === undefined) this.texts.set(sql, texts = new Map());
+    return texts;
   }
 
   private judge({ shard, data }: Stored, before: Accepted): Accepted {
@@ -185,9 +191,10 @@ export class Shadow {
     return [...sqls].map(([name, sql]) => {
       const shadow = this.tables.get(name)!;
       const over = pending.filter(({ table }) => table === name);
-      const place = `${shadow.state} ${over.map(({ stamp }) => stamp)} ${sql}`;
-      let text = this.law.texts.get(place);
-      if (text === undefined) this.law.texts.set(place, text = this.read(shadow, over, sql));
+      const place = over.length === 0 ? `${shadow.state}` : `${shadow.state} ${over.map(({ stamp }) => stamp)}`;
+      const texts = this.law.textsOf(sql);
+      let text = texts.get(place);
+      if (text === undefined) texts.set(place, text = this.read(shadow, over, sql));
       return text;
     });
   }
