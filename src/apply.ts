@@ -3,7 +3,7 @@
  * transaction (I2, I3); what is pending here is laid over what was touched (I1, rebase).
  */
 import type { Delivery, Seen } from "./acceptance.ts";
-import type { TableChanges } from "./change.ts";
+import type { Message, TableChanges } from "./change.ts";
 import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
 import type { Database } from "./database.ts";
 import { FULL_PACE, type Pace, stretched } from "./pace.ts";
@@ -22,6 +22,8 @@ const TRANSACTION_MESSAGES = 2_000;
 const PARTS_BYTES = 4 * 1024 * 1024;
 /** Parked pieces laid on in one transaction */
 const PARKED_PIECES = 16;
+/** The base of an own batch that holds entries which were not laid whole while they were pending: capture says so. */
+const WRITTEN_AGAIN = 0;
 
 export interface ApplierOptions {
   readonly db: Database;
@@ -47,8 +49,10 @@ export type Applied =
 interface Shard {
   cursor: Cursor;
   readonly seen: Map<string, Seen>;
-  /** stream sequence at which rows were last written: own batches based before it are applied again */
-  appliedAt: number;
+  /** stream sequence at which rows were last written */
+  writtenAt: number;
+  /** the cursor when a schema was taken up, or parked changes were laid on */
+  schemaAt: number;
 }
 
 /** A delivery, with its changes where they were decoded ahead. */
@@ -58,10 +62,13 @@ interface Prepared {
 }
 
 /** State of one transaction; thrown away when it rolls back. */
-interface Work {
-  readonly laying: Laying;
+class Work {
+  readonly laying = new Laying();
   /** tables whose entries were deleted; with the seqs left, read before the commit: after it, numbers are used again */
-  readonly acknowledged: Map<string, { highest: number; lowest: number }>;
+  readonly acknowledged = new Map<string, { highest: number; lowest: number }>();
+  rebaseMs = 0;
+
+  constructor(public writtenAt: number) {}
 }
 
 export class Applier {
@@ -81,7 +88,7 @@ export class Applier {
     this.parked = new Parked(options.db);
     this.shards = Array.from({ length: shards }, (_, shard) => {
       const cursor = this.cursors.read(shard);
-      return { cursor, seen: this.cursors.readOrigins(shard), appliedAt: cursor.sequence };
+      return { cursor, seen: this.cursors.readOrigins(shard), writtenAt: cursor.sequence, schemaAt: 0 };
     });
   }
 
@@ -91,6 +98,7 @@ export class Applier {
     this.parked.load();
     this.failing.clear();
     this.said.clear();
+    for (const state of this.shards) state.schemaAt = state.cursor.sequence;
   }
 
   cursor(shard: number): Cursor {
@@ -141,8 +149,7 @@ export class Applier {
     const tries = prepared.some(({ tables }) => tables !== undefined) ? pace.tries : 1;
     const state = this.shards[shard]!;
     const seen = new Map<string, Seen>();
-    const work: Work = { laying: new Laying(), acknowledged: new Map() };
-    let appliedAt = state.appliedAt;
+    const work = new Work(state.writtenAt);
     let messages = 0;
     let cursor = state.cursor;
     try {
@@ -151,11 +158,11 @@ export class Applier {
         if (!this.isSameFile()) return "replaced" as const;
         let partBytes = 0;
         const locked = this.options.clock.now();
-        for (const { delivery, tables } of prepared) {
+        for (const one of prepared) {
           if (messages > 0 && (this.options.clock.now() - locked >= pace.ms || partBytes > PARTS_BYTES)) break;
-          if (messages > 0 && this.needsPreparing(delivery, tables, appliedAt)) break;
-          if (this.take(shard, delivery, tables, work, seen, appliedAt)) appliedAt = delivery.sequence;
-          if (!delivery.message.last) partBytes += delivery.data.length;
+          if (messages > 0 && this.needsPreparing(shard, one, work.writtenAt)) break;
+          this.take(shard, one, work, seen);
+          if (!one.delivery.message.last) partBytes += one.delivery.data.length;
           messages++;
         }
         const last = deliveries[messages - 1]!;
@@ -171,17 +178,18 @@ export class Applier {
       if (messages > 0) this.parked.load();
       throw error;
     }
+    state.writtenAt = work.writtenAt;
+    this.rebaseMs = work.rebaseMs;
     state.cursor = cursor;
-    state.appliedAt = appliedAt;
     for (const [origin, accepted] of seen) state.seen.set(origin, accepted);
     this.afterAcknowledgement(work);
     return { kind: "applied", messages, changes: work.laying.changes, ms: this.options.clock.now() - start };
   }
 
-  private rebase({ laying }: Work): void {
+  private rebase(work: Work): void {
     const start = this.options.clock.now();
-    laying.rebase();
-    this.rebaseMs = this.options.clock.now() - start;
+    work.laying.rebase();
+    work.rebaseMs += this.options.clock.now() - start;
   }
 
   /**
@@ -190,19 +198,15 @@ export class Applier {
    */
   private prepare(shard: number, deliveries: readonly Delivery[], pace: Pace): Prepared[] {
     const prepared: Prepared[] = [];
-    const state = this.shards[shard]!;
+    const { writtenAt } = this.shards[shard]!;
     let changes = 0;
-    let written = false;
     for (const delivery of deliveries) {
       const { message, verdict } = delivery;
       const takesEffect = verdict.accepted && message.last;
       if (takesEffect && message.part > 1 && prepared.length > 0) break;
       if (changes >= pace.changes || prepared.length >= TRANSACTION_MESSAGES) break;
-      const own = message.origin === this.options.nodeId && message.nonce === this.options.nonce;
-      const rows: boolean = !own || written || state.appliedAt > message.base || this.mustLookInside();
-      written ||= takesEffect && rows;
       let tables: TableChanges[] | undefined;
-      if (takesEffect && rows) {
+      if (takesEffect && (this.mustWrite(shard, message, writtenAt) || this.mustLookInside())) {
         for (const frame of this.framesOf(shard, delivery)) {
           tables = this.prepareFrame(frame);
           for (const table of tables) changes += table.changes.length;
@@ -217,13 +221,19 @@ export class Applier {
    * Do rows matter that did not when it was prepared, for what came before it in the transaction? What they need (TEMP
    * objects) must not be made in a transaction, which may roll back.
    */
-  private needsPreparing(
-    { message, verdict }: Delivery,
-    tables: TableChanges[] | undefined,
-    appliedAt: number,
-  ): boolean {
-    const rows = appliedAt > message.base || this.mustLookInside();
-    return rows && tables === undefined && verdict.accepted && message.last;
+  private needsPreparing(shard: number, { delivery, tables }: Prepared, writtenAt: number): boolean {
+    const { message, verdict } = delivery;
+    if (tables !== undefined || !verdict.accepted || !message.last) return false;
+    return this.mustWrite(shard, message, writtenAt) || this.mustLookInside();
+  }
+
+  /**
+   * What an own batch says is in the tables already: its entries were pending until now, and were laid over all that was
+   * written since they were made. But when a schema changed meanwhile, they may have gone with their log.
+   */
+  private mustWrite(shard: number, { origin, nonce, base }: Message, writtenAt: number): boolean {
+    if (origin !== this.options.nodeId || nonce !== this.options.nonce) return true;
+    return base === WRITTEN_AGAIN || (base <= this.shards[shard]!.schemaAt && writtenAt > base);
   }
 
   private prepareFrame(frame: Uint8Array): TableChanges[] {
@@ -245,38 +255,30 @@ export class Applier {
     return part === 1 ? [frame] : this.cursors.frames(shard, origin, frame);
   }
 
-  /** @returns whether rows were written */
-  private take(
-    shard: number,
-    delivery: Delivery,
-    tables: TableChanges[] | undefined,
-    work: Work,
-    seen: Map<string, Seen>,
-    appliedAt: number,
-  ): boolean {
+  private take(shard: number, { delivery, tables }: Prepared, work: Work, seen: Map<string, Seen>): void {
     const { message, verdict } = delivery;
-    if (!verdict.accepted) return false;
+    if (!verdict.accepted) return;
     seen.set(message.origin, verdict.seen!);
     if (verdict.newEpoch) this.cursors.dropParts(shard, message.origin);
     if (!message.last) {
       this.cursors.storePart(shard, message.origin, message);
-      return false;
+      return;
     }
-    let write = true;
     if (message.origin === this.options.nodeId) {
+      // now, while what it acknowledges is pending
+      this.rebase(work);
       const own = message.nonce === this.options.nonce;
       for (const frame of this.framesOf(shard, delivery)) this.acknowledge(frame, own, work);
-      write = !own || appliedAt > message.base;
     }
-    let wrote = false;
-    if (tables !== undefined) wrote = this.applyTables(tables, write, work, message.origin);
+    const write = this.mustWrite(shard, message, work.writtenAt);
+    if (write && message.number > 1) work.writtenAt = delivery.sequence;
+    if (tables !== undefined) this.applyTables(tables, write, work, message.origin);
     else if (write || this.mustLookInside()) {
       for (const frame of this.framesOf(shard, delivery)) {
-        wrote = this.applyTables(decodeFrame(frame), write, work, message.origin) || wrote;
+        this.applyTables(decodeFrame(frame), write, work, message.origin);
       }
     }
     if (message.part > 1) this.cursors.dropParts(shard, message.origin);
-    return wrote;
   }
 
   private acknowledge(frame: Uint8Array, own: boolean, work: Work): void {
@@ -291,12 +293,8 @@ export class Applier {
     }
   }
 
-  /**
-   * @param write false for an own batch whose rows are in the tables already: only what must go everywhere is done
-   * @returns whether rows were written
-   */
-  private applyTables(tables: readonly TableChanges[], write: boolean, work: Work, origin: string): boolean {
-    let wrote = false;
+  /** @param write false for an own batch whose rows are in the tables already: only what must go everywhere is done */
+  private applyTables(tables: readonly TableChanges[], write: boolean, work: Work, origin: string): void {
     for (const changes of tables) {
       const target = this.targets.of(changes);
       const waiting = this.waiting(target);
@@ -304,17 +302,13 @@ export class Applier {
         this.say(waiting.table, waiting.reason, true);
         if (target.kind === "write") this.parked.outlive(waiting.table, origin);
         this.parked.add(waiting.table, waiting.reason, changes, origin);
-        wrote = true;
       } else if (target.kind === "skip") {
         if (write) this.say(changes.table, target.reason, false);
       } else if (target.kind === "write") {
         const due = write ? changes.changes : withNullKey(changes.changes, target.mapping);
-        if (due.length === 0) continue;
-        work.laying.apply(due, target.local, target.mapping);
-        wrote = true;
+        if (due.length > 0) work.laying.apply(due, target.local, target.mapping);
       }
     }
-    return wrote;
   }
 
   /** The table that changes must wait for: its schema does not fit, or older changes wait. */
@@ -366,7 +360,7 @@ export class Applier {
   }
 
   private layPieces(name: string, pieces: readonly ParkedPiece[]): boolean {
-    const work: Work = { laying: new Laying(), acknowledged: new Map() };
+    const work = new Work(0);
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version || !this.isSameFile()) return false;
@@ -380,7 +374,7 @@ export class Applier {
         this.parked.removeFirst(name, pieces);
         return true;
       });
-      for (const [shard, state] of this.shards.entries()) this.shards[shard]!.appliedAt = state.cursor.sequence;
+      for (const state of this.shards) state.writtenAt = state.schemaAt = state.cursor.sequence;
       return done;
     } catch (error) {
       this.parked.load();

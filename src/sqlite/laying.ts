@@ -137,11 +137,10 @@ export class Laying {
     touchRow(touched, laidOn(before ?? [], change, mapping));
   }
 
-  /** Lays pending entries over what was touched, so that the application never sees its own write disappear. */
+  /** Lays pending entries over what was touched since, so that the application never sees its own write disappear. */
   rebase(): void {
     for (const touched of this.touched.values()) {
       const { local } = touched;
-      if (local.log.highest() === 0) continue;
       while (!local.pending.step());
       const entries = local.table.uniques.length > 0
         ? local.pending.closure(touched.hashes)
@@ -159,6 +158,7 @@ export class Laying {
         throw new TableProblem(local.table.name, (error as Error).message);
       }
     }
+    this.touched.clear();
   }
 }
 
