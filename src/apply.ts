@@ -240,7 +240,7 @@ export class Applier {
     const tables = decodeFrame(frame);
     for (const shape of tables) {
       const target = this.targets.of(shape);
-      if (target.kind === "write" && target.local.log.highest() > 0) { while (!target.local.pending.step()); }
+      if (target.kind === "write") { while (!target.local.pending.step()); }
     }
     return tables;
   }
@@ -323,9 +323,9 @@ export class Applier {
   private readLeft({ acknowledged }: Work): void {
     for (const name of acknowledged.keys()) {
       const log = this.targets.logs.get(name)!;
-      const highest = log.highest();
-      acknowledged.set(name, { highest, lowest: log.lowest() });
-      if (log.isFilled(highest + 1)) this.targets.installed.names.lowerFilled(name, highest);
+      const left = log.ends();
+      acknowledged.set(name, left);
+      if (log.isFilled(left.highest + 1)) this.targets.installed.names.lowerFilled(name, left.highest);
     }
   }
 

@@ -23,6 +23,7 @@ export class ChangeLog {
   private readonly entries: EntryReader;
   private readonly highestSeq: Statement;
   private readonly lowestSeq: Statement;
+  private readonly bothEnds: Statement;
   private readonly stamp: Statement;
   private readonly deleteRange: Statement;
   private readonly deleteStamped: Statement;
@@ -35,6 +36,8 @@ export class ChangeLog {
     this.entries = new EntryReader(db, log, shape.columns.map((column) => `l.${id(valueColumn(column))}`), encoding);
     this.highestSeq = new LazyStatement(db, () => `SELECT max(seq) FROM ${log}`);
     this.lowestSeq = new LazyStatement(db, () => `SELECT min(seq) FROM ${log}`);
+    // not min and max of one SELECT, which would read the whole log
+    this.bothEnds = new LazyStatement(db, () => `SELECT (SELECT min(seq) FROM ${log}), (SELECT max(seq) FROM ${log})`);
     this.stamp = new LazyStatement(db, () => `SELECT stamp FROM ${log} WHERE seq = ?`);
     this.deleteRange = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
     this.deleteStamped = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
@@ -86,6 +89,12 @@ export class ChangeLog {
   /** 0 when the log is empty */
   lowest(): number {
     return Number(this.lowestSeq.get()![0] ?? 0);
+  }
+
+  /** both 0 when the log is empty */
+  ends(): { readonly lowest: number; readonly highest: number } {
+    const [lowest, highest] = this.bothEnds.get()!;
+    return { lowest: Number(lowest ?? 0), highest: Number(highest ?? 0) };
   }
 
   /** undefined when there is no such entry */

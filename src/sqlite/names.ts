@@ -1,6 +1,7 @@
 /** Remembers every table, column and fingerprint this node ever had: a change for a name it once had is no mystery. */
 import type { TableShape } from "../change.ts";
-import type { Database } from "../database.ts";
+import type { Database, Statement } from "../database.ts";
+import { LazyStatement } from "./lazy_statement.ts";
 import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
 import { fold, id } from "./quote.ts";
 import type { Table } from "./schema.ts";
@@ -29,7 +30,20 @@ export class Names {
   /** folded table → folded column → the last of the entries that were made without it, while some are there */
   private readonly filled = new Map<string, Map<string, number>>();
 
-  private constructor(private readonly db: Database) {}
+  private readonly insertTable: Statement;
+  private readonly insertColumn: Statement;
+  private readonly insertFingerprint: Statement;
+
+  private constructor(private readonly db: Database) {
+    this.insertTable = new LazyStatement(db, () => `INSERT OR REPLACE INTO ${TABLES_TABLE} VALUES (?, ?, ?, ?, ?)`);
+    this.insertColumn = new LazyStatement(
+      db,
+      () =>
+        `INSERT INTO ${COLUMNS}(table_name, name, renamed_to) VALUES (?, ?, ?)
+        ON CONFLICT (table_name, name) DO UPDATE SET renamed_to = excluded.renamed_to`,
+    );
+    this.insertFingerprint = new LazyStatement(db, () => `INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`);
+  }
 
   static read(db: Database): Names {
     const names = new Names(db);
@@ -119,7 +133,7 @@ export class Names {
     }
     if (!this.hadFingerprint(table.name, table.fingerprint)) {
       this.fingerprintsOf(table.name).add(table.fingerprint);
-      this.db.prepare(`INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`).run(fold(table.name), table.fingerprint);
+      this.insertFingerprint.run(fold(table.name), table.fingerprint);
     }
   }
 
@@ -168,7 +182,7 @@ export class Names {
     }
     for (const fingerprint of this.fingerprintsOf(then)) {
       this.fingerprintsOf(now).add(fingerprint);
-      this.db.prepare(`INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`).run(fold(now), fingerprint);
+      this.insertFingerprint.run(fold(now), fingerprint);
     }
     this.rememberState(then, "renamed", now);
     this.put({ name: now, state: "captured", renamedTo: null, shape: this.tables.get(fold(now))?.shape ?? null, home });
@@ -182,20 +196,12 @@ export class Names {
     if (before !== undefined && before.name !== known.name) {
       this.db.prepare(`DELETE FROM ${TABLES_TABLE} WHERE name = ?`).run(before.name);
     }
-    this.db.prepare(`INSERT OR REPLACE INTO ${TABLES_TABLE} VALUES (?, ?, ?, ?, ?)`).run(
-      known.name,
-      known.state,
-      known.renamedTo,
-      shape,
-      known.home,
-    );
+    this.insertTable.run(known.name, known.state, known.renamedTo, shape, known.home);
   }
 
   private putColumn(table: string, column: string, renamedTo: string | null): void {
     this.columnsOf(table).set(fold(column), renamedTo);
-    const sql = `INSERT INTO ${COLUMNS}(table_name, name, renamed_to) VALUES (?, ?, ?)
-      ON CONFLICT (table_name, name) DO UPDATE SET renamed_to = excluded.renamed_to`;
-    this.db.prepare(sql).run(fold(table), fold(column), renamedTo);
+    this.insertColumn.run(fold(table), fold(column), renamedTo);
   }
 
   /** Under another name, a column is filled as before. */

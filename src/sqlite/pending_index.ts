@@ -248,7 +248,8 @@ export class PendingIndex {
 
   /** Most of the index is about entries that are gone: it is built again from those that are left. */
   private clearIfStale(): void {
-    const left = this.log.highest() - this.log.lowest() + 1;
+    const { lowest, highest } = this.log.ends();
+    const left = highest - lowest + 1;
     if (this.size > STALE_LIMIT + 4 * left * (1 + this.uniques.length)) this.clear();
   }
 
