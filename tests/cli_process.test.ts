@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { chmod, writeFile } from "node:fs/promises";
 import process from "node:process";
 import { test } from "node:test";
 import { EXIT } from "../src/errors.ts";
+import { App } from "./support/app.ts";
 import { type Finished, runProgram } from "./support/process.ts";
 import { marmotCommand } from "./support/runtime.ts";
 import { tempFolder } from "./support/tmp.ts";
@@ -126,4 +128,24 @@ test("a join command is not made up for a database no Marmot has run on", async 
   const { code, stderr } = await marmot(["join-command", "--db-path", folder.file("my.db")]);
   assert.equal(code, EXIT.usage);
   assert.match(stderr, /no Marmot has run on it yet/);
+});
+
+test("status reads a database whose application was killed in the middle of a transaction", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("my.db");
+  {
+    // killed at the end of this block
+    await using app = await App.start(path);
+    await app.run("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    // so that pages are written before the commit, and the rollback journal is needed
+    await app.run("PRAGMA cache_size = 5");
+    await app.run("BEGIN");
+    await app.run(
+      "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 1000) INSERT INTO t SELECT x, hex(randomblob(200)) FROM n",
+    );
+  }
+  assert.ok(existsSync(`${path}-journal`));
+  const { code, stdout, stderr } = await marmot(["status", "--db-path", path]);
+  assert.equal(code, EXIT.ok, stderr);
+  assert.match(stdout, /my\.db/);
 });

@@ -14,6 +14,10 @@ const SQLITE_CANTOPEN = 14;
 const SQLITE_SCHEMA = 17;
 
 export interface ConnectionOptions {
+  /**
+   * Nothing is changed through it. The file is opened for writing all the same, where it may be: what a killed process left
+   * half done in a rollback journal can only be taken back so.
+   */
   readOnly?: boolean;
   /** how long SQLite waits for a lock, blocking the thread; ms */
   busyTimeoutMs?: number;
@@ -25,12 +29,12 @@ export interface ConnectionOptions {
  */
 export function openDatabase(path: string, options: ConnectionOptions = {}): Database {
   const db = new DatabaseSync(path, {
-    readOnly: options.readOnly ?? false,
     enableForeignKeyConstraints: false,
     // as SQLite's default build has it, in which the application's triggers and CHECKs were made
     enableDoubleQuotedStringLiterals: true,
     timeout: options.busyTimeoutMs ?? 0,
   });
+  if (options.readOnly) db.exec("PRAGMA query_only = ON");
   return new NodeSqlite(path, db);
 }
 
