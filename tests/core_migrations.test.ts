@@ -189,3 +189,56 @@ test("a table that was rebuilt keeps its streams, whether it was looked at in be
   pair.b.node.install();
   assert.deepEqual([pair.a, pair.b].map(({ node }) => node.installed.names.homeOf("t")), ["t", "t"]);
 });
+
+test("an entry that takes the number of one that a new key made useless is published", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+  await pair.converged("t");
+  a.run("DELETE FROM t WHERE id = 2");
+  a.node.publish(0);
+  stream.flush();
+  await settle();
+  const rebuild = `BEGIN; CREATE TABLE new__t(uid TEXT PRIMARY KEY NOT NULL, id INTEGER, v);
+      INSERT INTO new__t SELECT 'u' || id, id, v FROM t; DROP TABLE t; ALTER TABLE new__t RENAME TO t; COMMIT`;
+  a.run(rebuild);
+  a.node.install();
+  a.run("INSERT INTO t VALUES ('u3', 3, 'c')");
+  b.node.receive(0, Infinity);
+  b.node.apply(0);
+  b.run(rebuild);
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT * FROM t ORDER BY 1"), [["u1", 1, "a"], ["u3", 3, "c"]]);
+});
+
+const FILL = "AFTER INSERT ON t BEGIN UPDATE t SET s = 'filled' WHERE id = NEW.id; END";
+
+test("what a trigger fills arrives, made after its table was renamed and before Marmot saw that", async () => {
+  await using pair = await corePair("CREATE TABLE before(id INTEGER PRIMARY KEY, v, s)");
+  const { a, b, stream } = pair;
+  await pair.converged("before");
+  a.run("INSERT INTO before VALUES (1, 'on its way', NULL)");
+  a.node.publish(0);
+  for (const { app } of [a, b]) app.exec(`ALTER TABLE before RENAME TO t; CREATE TRIGGER fill ${FILL}`);
+  a.run("INSERT INTO t VALUES (2, 'new', NULL)");
+  a.node.publish(0);
+  stream.flush();
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "on its way", null], [2, "new", "filled"]]);
+});
+
+test("what a trigger fills arrives, made anew after its table was rebuilt through a copy that Marmot had seen", async () => {
+  await using pair = await corePair(`CREATE TABLE t(id INTEGER PRIMARY KEY, v, s); CREATE TRIGGER fill ${FILL}`);
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'a', NULL)");
+  await pair.converged("t");
+  for (const { app } of [a, b]) app.exec("CREATE TABLE copy_of_t(id INTEGER PRIMARY KEY, v, s)");
+  await pair.converged();
+  for (const { app } of [a, b]) {
+    app.exec(`BEGIN; INSERT INTO copy_of_t SELECT * FROM t; DROP TABLE t; ALTER TABLE copy_of_t RENAME TO t;
+      CREATE TRIGGER fill ${FILL}; COMMIT`);
+  }
+  a.run("INSERT INTO t VALUES (2, 'b', NULL)");
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "a", "filled"], [2, "b", "filled"]]);
+});

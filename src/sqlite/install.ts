@@ -53,7 +53,7 @@ export interface Installed {
   readonly names: Names;
   /** folded names of tables that have a change log, dropped ones with entries left included */
   readonly logs: ReadonlySet<string>;
-  /** folded names, old and new, of logs that this install gave another name */
+  /** folded names, old and new, of logs that this install gave another name, or took entries from: numbers are used again */
   readonly moved: ReadonlySet<string>;
   readonly notes: readonly Note[];
 }
@@ -111,8 +111,10 @@ class Installation {
   /** folded name of a table → the name its new copy had, while that was logged */
   private readonly copies = new Map<string, string>();
   private readonly moved = new Set<string>();
-  /** folded names that tables took with a rename: their triggers were there until this transaction */
-  private readonly renamed = new Set<string>();
+  /** folded names that tables took with a rename, and what they had before: their triggers were there until this transaction */
+  private readonly renamed = new Map<string, string>();
+  /** folded names of those among them, and of copies that took a name, whose triggers were not the last */
+  private readonly overtaken = new Set<string>();
 
   constructor(private readonly db: Database, private readonly request: InstallRequest) {
     this.logs = new LogUpkeep(db);
@@ -181,6 +183,10 @@ class Installation {
       return [{ then: made.table, now: trigger.table, columns: columnsOfTrigger(trigger.sql) }];
     });
     if (moved.length === 0) return;
+    for (const { now } of moved) {
+      const { ours, theirs } = this.triggersOf(now);
+      if (isOvertaken(ours, theirs)) this.overtaken.add(fold(now));
+    }
     const leaving = new Set(moved.map(({ then }) => fold(then)));
     for (const { name } of this.schema.triggers) {
       const made = tableOfTrigger(name);
@@ -197,7 +203,7 @@ class Installation {
     for (const [place, { then, now }] of renamed.entries()) {
       this.names.renameTable(then, now, homes[place]!);
       this.moved.add(fold(then)).add(fold(now));
-      this.renamed.add(fold(now));
+      this.renamed.set(fold(now), then);
     }
     for (const { then, now, columns } of renamed) {
       this.renameColumns(now, columns);
@@ -234,7 +240,7 @@ class Installation {
     const expected = triggerTexts(table);
     const right = ours.length === expected.length &&
       ours.every((t, i) => t.name === expected[i]!.name && t.sql === expected[i]!.sql);
-    const overtaken = ours.length > 0 && isOvertaken(ours, theirs);
+    const overtaken = this.overtaken.has(fold(table.name)) || (ours.length > 0 && isOvertaken(ours, theirs));
     let added: readonly string[] = [];
     if (!right || overtaken || !hasLog) {
       for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
@@ -243,14 +249,15 @@ class Installation {
       for (const sql of [dropMarksSql(table.name), ...marksSql(table)]) this.db.exec(sql);
       for (const { sql } of expected) this.db.exec(sql);
     }
-    if (overtaken) {
-      this.logs.refresh(table, this.request.scanned(table.name));
-      this.note("info", "capture triggers were put last again", table.name, "a trigger was added after them");
-    }
     const copy = this.copies.get(fold(table.name));
     if (copy !== undefined) this.logs.takeOver(table, copy, this.request.scanned(copy));
+    const then = this.renamed.get(fold(table.name));
+    if (overtaken) {
+      this.logs.refresh(table, this.request.scanned(then ?? table.name));
+      this.note("info", "capture triggers were put last again", table.name, "a trigger was added after them");
+    }
     if (!hasLog && (first ? this.request.backfill : known === undefined)) this.logAllRows(table, first);
-    const untriggered = ours.length === 0 && !this.renamed.has(fold(table.name));
+    const untriggered = ours.length === 0 && then === undefined;
     this.noteGap(table.name, hasLog ? untriggered : known !== undefined, known?.state === "excluded");
     this.names.rememberCaptured(table);
     if (added.length > 0 || this.names.filledOf(table.name).size > 0) {
@@ -265,6 +272,7 @@ class Installation {
     for (const column of added) this.note("info", "column is captured", table.name, column);
     const keyless = this.logs.dropKeyless(table, added);
     if (keyless > 0) {
+      this.moved.add(fold(table.name));
       const reason = "its primary key is another now, and these changes have only the old one";
       this.note("warn", "changes can't be published", table.name, `${keyless} changes: ${reason}`);
     }

@@ -27,14 +27,14 @@ export const SCHEMA: readonly Mutant[] = [
     "triggers not put last",
     "Marmot's triggers are the last of their table",
     "sqlite/install",
-    "const overtaken = ours.length > 0 && isOvertaken(ours, theirs);",
+    "const overtaken = this.overtaken.has(fold(table.name)) || (ours.length > 0 && isOvertaken(ours, theirs));",
     "const overtaken = false;",
   ),
   mutant(
     "stale images kept",
     "rows with entries made before the triggers were last again are logged anew",
     "sqlite/install",
-    "this.logs.refresh(table, this.request.scanned(table.name));",
+    "this.logs.refresh(table, this.request.scanned(then ?? table.name));",
     "",
   ),
   mutant(
