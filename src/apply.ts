@@ -14,7 +14,7 @@ import { Laying, TableProblem } from "./sqlite/laying.ts";
 import { Parked, type ParkedPiece, type ParkedTable } from "./sqlite/parked.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
-import { type Target, type Targets, withNullKey } from "./sqlite/targets.ts";
+import { haveNullKey, type Target, type Targets } from "./sqlite/targets.ts";
 
 /** Messages prepared for one transaction */
 const TRANSACTION_MESSAGES = 2_000;
@@ -51,7 +51,7 @@ interface Shard {
   readonly seen: Map<string, Seen>;
   /** stream sequence at which rows were last written */
   writtenAt: number;
-  /** the cursor when a schema was taken up, or parked changes were laid on */
+  /** the cursor when the schema was taken up */
   schemaAt: number;
 }
 
@@ -161,9 +161,9 @@ export class Applier {
         for (const one of prepared) {
           if (messages > 0 && (this.options.clock.now() - locked >= pace.ms || partBytes > PARTS_BYTES)) break;
           if (messages > 0 && this.needsPreparing(shard, one, work.writtenAt)) break;
+          messages++;
           this.take(shard, one, work, seen);
           if (!one.delivery.message.last) partBytes += one.delivery.data.length;
-          messages++;
         }
         const last = deliveries[messages - 1]!;
         this.rebase(work);
@@ -240,7 +240,9 @@ export class Applier {
     const tables = decodeFrame(frame);
     for (const shape of tables) {
       const target = this.targets.of(shape);
-      if (target.kind === "write") { while (!target.local.pending.step()); }
+      if (target.kind !== "write") continue;
+      target.local.pending.clearIfStale();
+      while (!target.local.pending.step());
     }
     return tables;
   }
@@ -305,8 +307,8 @@ export class Applier {
       } else if (target.kind === "skip") {
         if (write) this.say(changes.table, target.reason, false);
       } else if (target.kind === "write") {
-        const due = write ? changes.changes : withNullKey(changes.changes, target.mapping);
-        if (due.length > 0) work.laying.apply(due, target.local, target.mapping);
+        const due = write || haveNullKey(changes.changes, target.mapping);
+        if (due) work.laying.apply(changes.changes, target.local, target.mapping);
       }
     }
   }
@@ -374,7 +376,8 @@ export class Applier {
         this.parked.removeFirst(name, pieces);
         return true;
       });
-      for (const state of this.shards) state.writtenAt = state.schemaAt = state.cursor.sequence;
+      // behind the base of all that is on its way
+      for (const state of this.shards) state.writtenAt = state.cursor.sequence + 1;
       return done;
     } catch (error) {
       this.parked.load();

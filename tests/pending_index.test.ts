@@ -23,3 +23,24 @@ test("an entry that has a used number is not taken for what the older one was ab
   assert.deepEqual(around(4n, 41n), [2, 3]);
   assert.deepEqual(around(2n, 20n), []);
 });
+
+test("entries that a transaction deleted are found again when it was undone", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a } = pair;
+  const { db, installed, targets } = a.node;
+  const log = targets.logs.get("t")!;
+  const index = new PendingIndex(db, installed.captured.get("t")!, log, "UTF-8");
+  const count = 52_000;
+  a.run(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${count}) INSERT INTO t SELECT i, i FROM n`,
+  );
+  const oldest = () => {
+    while (!index.step());
+    return [...index.lastOf([[1n]])].map(({ seq }) => seq);
+  };
+  assert.deepEqual(oldest(), [1]);
+  db.exec(`BEGIN; DELETE FROM __marmot__t_change_log WHERE seq < ${count}`);
+  assert.deepEqual(oldest(), []);
+  db.exec("ROLLBACK");
+  assert.deepEqual(oldest(), [1]);
+});

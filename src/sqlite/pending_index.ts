@@ -70,7 +70,6 @@ export class PendingIndex {
    */
   step(): boolean {
     if (this.opaque) return true;
-    if (this.size > STALE_LIMIT) this.clearIfStale();
     const rows = this.keys.all(BigInt(this.position));
     for (const row of rows) {
       const values: SqlValue[] = [];
@@ -246,8 +245,12 @@ export class PendingIndex {
     for (let at = 0; at < this.size; at++) this.chain(at);
   }
 
-  /** Most of the index is about entries that are gone: it is built again from those that are left. */
-  private clearIfStale(): void {
+  /**
+   * Most of the index is about entries that are gone: it is built again from those that are left. Outside of
+   * transactions: those that one has deleted are there again when it is undone.
+   */
+  clearIfStale(): void {
+    if (this.size <= STALE_LIMIT) return;
     const { lowest, highest } = this.log.ends();
     const left = highest - lowest + 1;
     if (this.size > STALE_LIMIT + 4 * left * (1 + this.uniques.length)) this.clear();

@@ -162,9 +162,9 @@ export class Targets {
   }
 }
 
-/** Those that have NULL in their key. */
-export function withNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): Change[] {
-  return changes.filter(({ op, values }) =>
+/** Has one of them NULL in its key? */
+export function haveNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): boolean {
+  return changes.some(({ op, values }) =>
     (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
   );
 }

@@ -1,0 +1,58 @@
+/** What a node's own messages do when they come back: acknowledge, and leave the rows alone unless they must be written. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type CoreMember, corePair } from "./support/core_pair.ts";
+import { settle } from "./support/core_node.ts";
+
+function take({ node }: CoreMember, messages = Infinity): void {
+  node.receive(0, messages);
+  while (node.apply(0)?.kind === "applied");
+}
+
+for (const parked of [false, true]) {
+  const when = parked ? "waits for it" : "comes before it";
+  test(`a row that is made anew on its way has nothing of a column that is added meanwhile, and what others said of it ${when}`, async () => {
+    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const { a, b, stream } = pair;
+    a.run("INSERT INTO t VALUES (1, 'first')");
+    await pair.converged("t");
+    b.run("ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'of b'");
+    b.node.publish(0);
+    stream.flush();
+    await settle();
+    if (parked) take(a);
+    a.run("DELETE FROM t; INSERT INTO t VALUES (1, 'of a')");
+    a.node.publish(0);
+    stream.flush();
+    await settle();
+    a.run("ALTER TABLE t ADD COLUMN c");
+    a.node.install();
+    if (parked) a.node.layParked();
+    else take(a, 1);
+    await pair.converged("t");
+    assert.deepEqual(a.rows("SELECT * FROM t"), [[1, "of a", null]]);
+  });
+}
+
+test("a row with NULL in its key does not displace the one that displaced it", async () => {
+  await using pair = await corePair("CREATE TABLE t(k TEXT PRIMARY KEY, u UNIQUE)");
+  const { a } = pair;
+  await pair.converged("t");
+  a.run("INSERT INTO t VALUES (NULL, 'x')");
+  a.run("INSERT OR REPLACE INTO t VALUES ('seven', 'x')");
+  await pair.converged("t");
+  assert.deepEqual(a.rows("SELECT * FROM t"), [["seven", "x"]]);
+});
+
+test("changes that wait are counted once although their transaction was undone for another table", async () => {
+  const t = "CREATE TABLE t(id INTEGER PRIMARY KEY, v";
+  await using pair = await corePair(`${t}); CREATE TABLE missing(id INTEGER PRIMARY KEY)`, { other: `${t} NOT NULL)` });
+  const { a, b, stream } = pair;
+  await pair.converged();
+  a.run("BEGIN; INSERT INTO missing VALUES (1); INSERT INTO t VALUES (1, NULL); COMMIT");
+  a.node.publish(0);
+  stream.flush();
+  take(b);
+  const waiting = b.node.applier.parkedTables.map(({ table, changes }) => [table, changes]);
+  assert.deepEqual(waiting.sort(), [["missing", 1], ["t", 1]]);
+});
