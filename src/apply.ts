@@ -14,7 +14,7 @@ import { Laying, TableProblem } from "./sqlite/laying.ts";
 import { Parked, type ParkedPiece, type ParkedTable } from "./sqlite/parked.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
-import { haveNullKey, type Target, type Targets } from "./sqlite/targets.ts";
+import type { Target, Targets } from "./sqlite/targets.ts";
 
 /** Messages prepared for one transaction */
 const TRANSACTION_MESSAGES = 2_000;
@@ -307,8 +307,9 @@ export class Applier {
       } else if (target.kind === "skip") {
         if (write) this.say(changes.table, target.reason, false);
       } else if (target.kind === "write") {
-        const due = write || haveNullKey(changes.changes, target.mapping);
-        if (due) work.laying.apply(changes.changes, target.local, target.mapping);
+        const { local, mapping } = target;
+        const due = write || (local.table.nullableKey && this.options.capturedNullKeys());
+        if (due) work.laying.apply(changes.changes, local, mapping);
       }
     }
   }

@@ -34,15 +34,20 @@ for (const parked of [false, true]) {
   });
 }
 
-test("a row with NULL in its key does not displace the one that displaced it", async () => {
-  await using pair = await corePair("CREATE TABLE t(k TEXT PRIMARY KEY, u UNIQUE)");
-  const { a } = pair;
-  await pair.converged("t");
-  a.run("INSERT INTO t VALUES (NULL, 'x')");
-  a.run("INSERT OR REPLACE INTO t VALUES ('seven', 'x')");
-  await pair.converged("t");
-  assert.deepEqual(a.rows("SELECT * FROM t"), [["seven", "x"]]);
-});
+for (const parts of [1, 2]) {
+  test(`a row with NULL in its key does not displace the one that displaced it, in a batch of ${parts} parts`, async () => {
+    await using pair = await corePair("CREATE TABLE t(k TEXT PRIMARY KEY, u UNIQUE)");
+    const { a, stream } = pair;
+    await pair.converged("t");
+    const before = stream.messages.length;
+    a.run("INSERT INTO t VALUES (NULL, 'x')");
+    if (parts > 1) a.run("INSERT INTO t VALUES ('large', zeroblob(600000))");
+    a.run("INSERT OR REPLACE INTO t VALUES ('seven', 'x')");
+    await pair.converged("t");
+    assert.equal(stream.messages.length - before, parts);
+    assert.deepEqual(a.rows("SELECT * FROM t WHERE u = 'x'"), [["seven", "x"]]);
+  });
+}
 
 test("changes that wait are counted once although their transaction was undone for another table", async () => {
   const t = "CREATE TABLE t(id INTEGER PRIMARY KEY, v";

@@ -1,5 +1,5 @@
 /** Where changes of a table as its origin has it go on this node: to which columns, or nowhere, and why. */
-import { type Change, OP_DELETE, type TableShape } from "../change.ts";
+import type { TableShape } from "../change.ts";
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
 import { ChangeLog } from "./change_log.ts";
@@ -160,11 +160,4 @@ export class Targets {
       return error instanceof Error ? error.message : String(error);
     }
   }
-}
-
-/** Has one of them NULL in its key? */
-export function haveNullKey(changes: readonly Change[], { upsertKey, deleteKey }: Mapping): boolean {
-  return changes.some(({ op, values }) =>
-    (op === OP_DELETE ? deleteKey : upsertKey).some((place) => values[place] === null)
-  );
 }
