@@ -15,10 +15,10 @@ import { transaction } from "./sqlite/connection.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
-/** Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 4 ms. */
-const BATCH_CHANGES = 1_000;
+/** Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 2 ms. */
+const BATCH_CHANGES = 500;
 /** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
-const MARK_CHANGES = 500;
+const MARK_CHANGES = 250;
 /** A long read scans this often, ms, and looks at the clock after so many entries */
 const SCAN_WHILE_READING_MS = 5;
 const SCAN_LOOK_CHANGES = 64;

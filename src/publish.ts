@@ -15,7 +15,7 @@ const WINDOW_MESSAGES = 128;
 const WINDOW_BYTES = 8 * 1024 * 1024;
 /** While so many wait, a batch is not begun before it has so many changes: each costs the broker a sync of its disk. */
 const CROWDED_MESSAGES = 4;
-const CROWDED_CHANGES = 500;
+const CROWDED_CHANGES = 250;
 /** Pause before the next try after a publish failed, ms */
 const RETRY_MS = 250;
 /** Failures in a row, with the broker there, after which they are said */

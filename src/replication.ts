@@ -340,7 +340,7 @@ export class Replication {
     if (start < this.applyAfter) return this.applyAfter - start;
     this.turn = shard + 1;
     const { publisher, subscriber } = this.shards[shard]!;
-    const pace = paceFor(this.observation.isWriting(start), subscriber.waiting);
+    const pace = paceFor(this.observation.isWriting(start));
     const applied = this.applier!.apply(shard, subscriber.queue, pace);
     if (applied.kind === "schema changed") {
       this.scanWanted = true;

@@ -45,11 +45,6 @@ export class Subscriber {
     this.at = cursor;
   }
 
-  /** Messages that apply has not passed, bytes. */
-  get waiting(): number {
-    return this.queueBytes;
-  }
-
   /** The last sequence received. */
   get received(): number {
     return this.at.sequence;
