@@ -22,6 +22,8 @@ const TRANSACTION_MESSAGES = 2_000;
 const PARTS_BYTES = 4 * 1024 * 1024;
 /** Parked pieces laid on in one transaction */
 const PARKED_PIECES = 16;
+/** Where rebasing took longer than this, ms, it is done once in a transaction: see `take` */
+const LONG_REBASE_MS = 10;
 /** The base of an own batch that holds entries which were not laid whole while they were pending: capture says so. */
 const WRITTEN_AGAIN = 0;
 
@@ -199,14 +201,16 @@ export class Applier {
   private prepare(shard: number, deliveries: readonly Delivery[], pace: Pace): Prepared[] {
     const prepared: Prepared[] = [];
     const { writtenAt } = this.shards[shard]!;
-    let changes = 0;
+    let [changes, laid] = [0, false];
     for (const delivery of deliveries) {
       const { message, verdict } = delivery;
       const takesEffect = verdict.accepted && message.last;
       if (takesEffect && message.part > 1 && prepared.length > 0) break;
       if (changes >= pace.changes || prepared.length >= TRANSACTION_MESSAGES) break;
       let tables: TableChanges[] | undefined;
-      if (takesEffect && (this.mustWrite(shard, message, writtenAt) || this.mustLookInside())) {
+      const again = laid && this.rebaseMs > LONG_REBASE_MS;
+      if (takesEffect && (again || this.mustWrite(shard, message, writtenAt) || this.mustLookInside())) {
+        laid = true;
         for (const frame of this.framesOf(shard, delivery)) {
           tables = this.prepareFrame(frame);
           for (const table of tables) changes += table.changes.length;
@@ -252,8 +256,7 @@ export class Applier {
     return this.parked.tables.size > 0 || this.failing.size > 0 || this.options.capturedNullKeys();
   }
 
-  private framesOf(shard: number, { message }: Delivery): Iterable<Uint8Array> {
-    const { part, origin, frame } = message;
+  private framesOf(shard: number, { message: { part, origin, frame } }: Delivery): Iterable<Uint8Array> {
     return part === 1 ? [frame] : this.cursors.frames(shard, origin, frame);
   }
 
@@ -266,19 +269,19 @@ export class Applier {
       this.cursors.storePart(shard, message.origin, message);
       return;
     }
+    // instead of a rebase now, while what it acknowledges is pending: that may take long for a batch that is decoded anyway
+    const again = tables !== undefined && work.laying.isDue;
     if (message.origin === this.options.nodeId) {
-      // now, while what it acknowledges is pending
-      this.rebase(work);
+      if (!again) this.rebase(work);
       const own = message.nonce === this.options.nonce;
       for (const frame of this.framesOf(shard, delivery)) this.acknowledge(frame, own, work);
     }
-    const write = this.mustWrite(shard, message, work.writtenAt);
+    const write = again || this.mustWrite(shard, message, work.writtenAt);
     if (write && message.number > 1) work.writtenAt = delivery.sequence;
     if (tables !== undefined) this.applyTables(tables, write, work, message.origin);
     else if (write || this.mustLookInside()) {
-      for (const frame of this.framesOf(shard, delivery)) {
-        this.applyTables(decodeFrame(frame), write, work, message.origin);
-      }
+      const frames = this.framesOf(shard, delivery);
+      for (const frame of frames) this.applyTables(decodeFrame(frame), write, work, message.origin);
     }
     if (message.part > 1) this.cursors.dropParts(shard, message.origin);
   }
@@ -307,9 +310,8 @@ export class Applier {
       } else if (target.kind === "skip") {
         if (write) this.say(changes.table, target.reason, false);
       } else if (target.kind === "write") {
-        const { local, mapping } = target;
-        const due = write || (local.table.nullableKey && this.options.capturedNullKeys());
-        if (due) work.laying.apply(changes.changes, local, mapping);
+        const due = write || (target.local.table.nullableKey && this.options.capturedNullKeys());
+        if (due) work.laying.apply(changes.changes, target.local, target.mapping);
       }
     }
   }

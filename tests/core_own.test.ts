@@ -49,6 +49,31 @@ for (const parts of [1, 2]) {
   });
 }
 
+for (const parked of [false, true]) {
+  const how = parked ? "and is decoded for a table that is parked" : "and is not decoded";
+  test(`a batch that comes back with what others wrote before it is in the tables, ${how}`, async () => {
+    const tables = ["t", "u"].map((name) => `CREATE TABLE ${name}(id INTEGER PRIMARY KEY, v UNIQUE)`);
+    await using pair = await corePair(tables[0]!, parked ? { other: tables.join(";") } : {});
+    const { a, b, stream } = pair;
+    if (parked) b.run("INSERT INTO u VALUES (1, 'waits')");
+    await pair.converged();
+    b.run("INSERT INTO t VALUES (1, 'x'), (2, 'y'), (3, 'z')");
+    b.node.publish(0);
+    stream.flush();
+    a.run("INSERT INTO t VALUES (2, 'x'); INSERT INTO t VALUES (4, 'z')");
+    a.node.publish(0);
+    stream.flush();
+    a.run("UPDATE t SET v = 'w' WHERE id = 4");
+    a.node.receive(0, Infinity);
+    a.node.apply(0);
+    const expected = [[2, "x"], [4, "w"]];
+    assert.deepEqual(a.rows("SELECT * FROM t"), expected);
+    await pair.converged("t");
+    assert.deepEqual(a.rows("SELECT * FROM t"), expected);
+    assert.equal(a.node.applier.parkedTables.length, parked ? 1 : 0);
+  });
+}
+
 test("changes that wait are counted once although their transaction was undone for another table", async () => {
   const t = "CREATE TABLE t(id INTEGER PRIMARY KEY, v";
   await using pair = await corePair(`${t}); CREATE TABLE missing(id INTEGER PRIMARY KEY)`, { other: `${t} NOT NULL)` });

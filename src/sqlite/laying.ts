@@ -29,6 +29,11 @@ export class Laying {
   /** how many changes were laid */
   changes = 0;
 
+  /** Was something touched since the last rebase? */
+  get isDue(): boolean {
+    return this.touched.size > 0;
+  }
+
   /** @throws TableProblem for a row that the table refuses */
   apply(changes: readonly Change[], local: LocalTable, mapping: Mapping): void {
     const touched = this.touch(local);

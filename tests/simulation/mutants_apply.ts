@@ -13,7 +13,7 @@ export const APPLY: readonly Mutant[] = [
     "acknowledged before the rebase",
     "pending entries are laid over what came before an own batch acknowledges them",
     "apply",
-    "      this.rebase(work);\n      const own",
+    "      if (!again) this.rebase(work);\n      const own",
     "      const own",
   ),
   mutant(
