@@ -90,7 +90,7 @@ export async function compile(
 }
 
 /**
- * MB of V8's young generation. V8's own choice costs a third more memory at a large backlog; with less than this, batches
+ * MB of one semi-space of V8's young generation. V8's own choice costs a third more memory at a large backlog; with less than this, batches
  * outlive it (measured: 2 MB, the receiver takes 20 to 25 % more CPU for a row, and up to 35 MB more memory).
  */
 const YOUNG_HEAP = "--v8-flags=--max-semi-space-size=8";
