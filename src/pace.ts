@@ -24,6 +24,14 @@ export const FULL_PACE: Pace = { ms: 10, changes: 5_000, tries: 1, apartMs: 0, r
  */
 const GENTLE_PACE: Pace = { ms: 1, changes: 250, tries: 100, apartMs: 5, rests: 8 };
 
+/** A pause is no longer than this, ms: where pending entries make each transaction long, a node would never catch up. */
+const REST_LIMIT_MS = 100;
+
+/** @returns when the next transaction may begin, after one from `start` to `end` */
+export function nextTransaction(pace: Pace, start: number, end: number): number {
+  return Math.max(start + pace.apartMs, end + Math.min(REST_LIMIT_MS, pace.rests * (end - start)));
+}
+
 export function paceFor(isWriting: boolean): Pace {
   return isWriting ? GENTLE_PACE : FULL_PACE;
 }

@@ -8,7 +8,7 @@ import { Capture } from "./capture.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
 import { Observation, ReplacedError } from "./observation.ts";
-import { paceFor, ReadingPace } from "./pace.ts";
+import { nextTransaction, paceFor, ReadingPace } from "./pace.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
@@ -353,7 +353,7 @@ export class Replication {
     this.observation.wrote(end);
     const { changes, ms } = applied;
     if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes, ms: Math.round(ms) });
-    this.applyAfter = Math.max(start + pace.apartMs, end + pace.rests * (end - start));
+    this.applyAfter = nextTransaction(pace, start, end);
     return 0;
   }
 
