@@ -94,6 +94,8 @@ export function digestOf(data: Uint8Array): string {
 export interface LeaseHolder {
   readonly holder: string;
   readonly nonce: string;
+  /** A lease that nobody renews runs out; so does one whose claim came in after its process had died. */
+  readonly isOver: () => boolean;
 }
 
 export class ClusterBroker {

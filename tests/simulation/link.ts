@@ -247,8 +247,8 @@ export class Link implements Broker {
     const conflict = () => new MarmotError(`Cannot run as node ${nodeId}: another does.`, EXIT.conflict);
     return this.registered(() => {
       const held = leases.get(nodeId);
-      if (held !== undefined && held.holder !== holder) throw conflict();
-      const mine = { holder, nonce };
+      if (held !== undefined && held.holder !== holder && !held.isOver()) throw conflict();
+      const mine = { holder, nonce, isOver: this.options.isDead };
       leases.set(nodeId, mine);
       const release = () => {
         if (leases.get(nodeId) === mine) leases.delete(nodeId);
