@@ -17,13 +17,6 @@ export const APPLY: readonly Mutant[] = [
     "      const own",
   ),
   mutant(
-    "own on their way not written again",
-    "own batches that were on their way when a schema was taken up are written again if rows were written meanwhile",
-    "apply",
-    "(base <= this.shards[shard]!.schemaAt && writtenAt > base)",
-    "false",
-  ),
-  mutant(
     "ack by number",
     "an earlier process's message acknowledges an entry only if the stamp is equal",
     "apply",

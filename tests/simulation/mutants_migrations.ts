@@ -83,7 +83,7 @@ export const MIGRATIONS: readonly Mutant[] = [
     "numbers of filled entries kept",
     "once entries that are older than a column came back, their numbers are those of whole ones",
     "apply",
-    "if (log.isFilled(highest + 1)) this.targets.installed.names.lowerFilled(name, highest);",
+    "if (log.isFilled(left.highest + 1)) this.targets.installed.names.lowerFilled(name, left.highest);",
     "",
   ),
   mutant(
@@ -113,13 +113,6 @@ export const MIGRATIONS: readonly Mutant[] = [
     "apply",
     "return this.parked.tables.size > 0 || this.failing.size > 0 || this.options.capturedNullKeys();",
     "return this.failing.size > 0 || this.options.capturedNullKeys();",
-  ),
-  mutant(
-    "schema taken up by halves",
-    "a schema is taken up as a whole, or again where a lock was in the way",
-    "replication",
-    "const installed = this.untaken = { ...found, moved };",
-    "const installed = this.installed = { ...found, moved };",
   ),
   mutant(
     "scanned with an old schema",
