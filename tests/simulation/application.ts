@@ -15,6 +15,8 @@ export interface StatementFault {
 
 /** More than a cluster ever has */
 const MOST_NODES = 16;
+/** Triggers that call each other may write a hundred thousand rows in one statement, and a history would take hours. */
+const MOST_CHANGES = 1_000;
 const REFUSED = /constraint failed|datatype mismatch|cannot store|trigger recursion|triggers nested too deep/;
 const LOCKED = /database (table )?is locked|database schema is locked/;
 
@@ -34,7 +36,7 @@ export class Application {
     if (this.holding || this.awaitsCapture) return false;
     try {
       file.app.exec("BEGIN IMMEDIATE");
-      for (const sql of this.statements()) this.run(sql);
+      this.runAll();
       return this.end();
     } catch (error) {
       this.giveUp(error);
@@ -64,7 +66,7 @@ export class Application {
     world.counters.add("locks held");
     const { app } = file;
     try {
-      for (const sql of this.statements()) this.run(sql);
+      this.runAll();
     } catch (error) {
       this.held = undefined;
       return this.giveUp(error);
@@ -125,6 +127,17 @@ export class Application {
     const text = String(error);
     if (this.node.file.app.isTransaction) this.node.file.app.exec("ROLLBACK");
     if (!REFUSED.test(text) && !LOCKED.test(text)) throw error;
+  }
+
+  private runAll(): void {
+    const before = this.changesSoFar();
+    for (const sql of this.statements()) this.run(sql);
+    if (this.changesSoFar() - before > MOST_CHANGES) throw new Error("triggers nested too deep: too many changes");
+  }
+
+  /** Those of triggers included. */
+  private changesSoFar(): number {
+    return Number(this.node.file.app.prepare("SELECT total_changes() AS n").get()!.n);
   }
 
   /** A constraint may refuse a statement; then the rest of the transaction goes on, as many applications do it. */
