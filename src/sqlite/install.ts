@@ -246,7 +246,7 @@ class Installation {
       for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
       if (!hasLog) this.db.exec(logSql(table));
       else added = this.fitColumns(table, known);
-      for (const sql of [dropMarksSql(table.name), ...marksSql(table)]) this.db.exec(sql);
+      for (const sql of marksSql(table)) this.db.exec(sql);
       for (const { sql } of expected) this.db.exec(sql);
     }
     const copy = this.copies.get(fold(table.name));

@@ -195,21 +195,21 @@ function readTables(db: Database): TableRow[] {
   for (const row of rows.values()) row.cascades = parents.has(fold(row.name));
   const cascades =
     `SELECT f."table", l.name ${from}, pragma_foreign_key_list(l.name) AS f WHERE f.on_delete = 'CASCADE'`;
-  const pairs = db.prepare(cascades).all().map((pair) => pair.map((name) => fold(String(name))) as [string, string]);
-  for (const row of rows.values()) row.cascadesToItself = isInCircle(fold(row.name), pairs);
+  const children = new Map<string, string[]>();
+  for (const [parent, child] of db.prepare(cascades).all().map((pair) => pair.map((name) => fold(String(name))))) {
+    const known = children.get(parent!);
+    if (known === undefined) children.set(parent!, [child!]);
+    else known.push(child!);
+  }
+  for (const row of rows.values()) row.cascadesToItself = isInCircle(fold(row.name), children);
   return [...rows.values()];
 }
 
-/** @param pairs a table, and one whose rows go with those of it */
-function isInCircle(table: string, pairs: readonly (readonly [from: string, to: string])[]): boolean {
-  const reached = new Set<string>();
-  const follow = (from: string) => {
-    for (const [, to] of pairs.filter((pair) => pair[0] === from && !reached.has(pair[1]))) {
-      reached.add(to);
-      follow(to);
-    }
-  };
-  follow(table);
+/** @param children of a table: those whose rows go with its rows */
+function isInCircle(table: string, children: ReadonlyMap<string, readonly string[]>): boolean {
+  // a Set that grows while it is walked through is walked to its end
+  const reached = new Set(children.get(table));
+  for (const from of reached) for (const to of children.get(from) ?? []) reached.add(to);
   return reached.has(table);
 }
 

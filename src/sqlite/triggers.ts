@@ -47,7 +47,7 @@ export function dropMarksSql(table: string): string {
   return `DROP TABLE IF EXISTS main.${id(marksName(table))}`;
 }
 
-/** Nothing for a table whose foreign keys don't lead back to it. */
+/** Makes them anew; nothing for a table whose foreign keys don't lead back to it. */
 export function marksSql(table: Table): string[] {
   if (!table.cascadesToItself) return [];
   const name = marksName(table.name);
@@ -55,6 +55,7 @@ export function marksSql(table: Table): string[] {
     names.map(id).join(", ")
   );
   return [
+    dropMarksSql(table.name),
     `CREATE TABLE ${id(name)}(${displaced}, ${by})`,
     `CREATE INDEX ${id(`${name}_row`)} ON ${id(name)}(${displaced})`,
     `CREATE INDEX ${id(`${name}_by`)} ON ${id(name)}(${by})`,
