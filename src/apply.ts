@@ -3,7 +3,7 @@
  * transaction (I2, I3); what is pending here is laid over what was touched (I1, rebase).
  */
 import type { Delivery, Seen } from "./acceptance.ts";
-import type { Message, TableChanges } from "./change.ts";
+import { type Message, type TableChanges, WRITTEN_AGAIN } from "./change.ts";
 import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
 import type { Database } from "./database.ts";
 import { FULL_PACE, type Pace, stretched } from "./pace.ts";
@@ -24,8 +24,6 @@ const PARTS_BYTES = 4 * 1024 * 1024;
 const PARKED_PIECES = 16;
 /** Where rebasing took longer than this, ms, it is done once in a transaction: see `take` */
 const LONG_REBASE_MS = 10;
-/** The base of an own batch that holds entries which were not laid whole while they were pending: capture says so. */
-const WRITTEN_AGAIN = 0;
 
 export interface ApplierOptions {
   readonly db: Database;

@@ -3,7 +3,7 @@
  * where it ended, per table, without reading a row: so whole transactions stay together (I4) while the broker is away,
  * at the price of one number per table and snapshot.
  */
-import { type Change, OP_DELETE, type SqlValue } from "./change.ts";
+import { type Change, OP_DELETE, type SqlValue, WRITTEN_AGAIN } from "./change.ts";
 import { FrameEncoder } from "./change_codec.ts";
 import type { Database, Statement } from "./database.ts";
 import type { Clock } from "./runtime.ts";
@@ -273,7 +273,7 @@ export class Capture {
         if (!begun) this.encoder.begin(source.log.shape);
         begun = true;
         // laid over what came meanwhile without these columns: its rows must be written when it comes back
-        if (source.log.isFilled(change.seq)) batch.base = 0;
+        if (source.log.isFilled(change.seq)) batch.base = WRITTEN_AGAIN;
         this.nullKeys ||= hasNullKey(change, source.log.shape.key);
         this.encoder.add(change.op, change.seq, change.stamp, change.values);
         newest = change;

@@ -54,6 +54,9 @@ export interface TableChanges extends TableShape {
   readonly changes: readonly Change[];
 }
 
+/** The `base` of a batch that its own node writes again: it holds entries that were not laid whole while pending. */
+export const WRITTEN_AGAIN = 0;
+
 /** What every message says of itself, besides its changes. */
 export interface MessageHeader {
   /** id of the node the changes were made on, 32 hex digits */

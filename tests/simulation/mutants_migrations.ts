@@ -76,7 +76,7 @@ export const MIGRATIONS: readonly Mutant[] = [
     "filled entries not written again",
     "a batch with entries older than a column is written again when it comes back",
     "capture",
-    "if (source.log.isFilled(change.seq)) batch.base = 0;",
+    "if (source.log.isFilled(change.seq)) batch.base = WRITTEN_AGAIN;",
     "",
   ),
   mutant(
