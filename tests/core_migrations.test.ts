@@ -5,20 +5,8 @@ import type { Agreement } from "../src/broker.ts";
 import { decodeFrame, decodeMessage } from "../src/change_codec.ts";
 import { Placements } from "../src/placements.ts";
 import { converge, settle } from "./support/core_node.ts";
-import { type CorePair, corePair } from "./support/core_pair.ts";
+import { corePair, withColumnOfB } from "./support/core_pair.ts";
 import { MemoryStream } from "./support/memory_stream.ts";
-
-/** Two nodes with one row; b has added a column and published a value for it, which a has not received. */
-async function withColumnOfB(): Promise<CorePair> {
-  const pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
-  const { a, b, stream } = pair;
-  a.run("INSERT INTO t VALUES (1, 'first')");
-  await pair.converged("t");
-  b.run("ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'of b'");
-  b.node.publish(0);
-  stream.flush();
-  return pair;
-}
 
 for (const way of ["while Marmot runs", "while Marmot is down", "and renamed again"]) {
   test(`a change on its way leaves a column alone that is added meanwhile ${way}`, async () => {

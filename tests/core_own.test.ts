@@ -1,7 +1,7 @@
 /** What a node's own messages do when they come back: acknowledge, and leave the rows alone unless they must be written. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type CoreMember, corePair } from "./support/core_pair.ts";
+import { type CoreMember, corePair, withColumnOfB } from "./support/core_pair.ts";
 import { settle } from "./support/core_node.ts";
 
 function take({ node }: CoreMember, messages = Infinity): void {
@@ -12,13 +12,8 @@ function take({ node }: CoreMember, messages = Infinity): void {
 for (const parked of [false, true]) {
   const when = parked ? "waits for it" : "comes before it";
   test(`a row that is made anew on its way has nothing of a column that is added meanwhile, and what others said of it ${when}`, async () => {
-    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
-    const { a, b, stream } = pair;
-    a.run("INSERT INTO t VALUES (1, 'first')");
-    await pair.converged("t");
-    b.run("ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'of b'");
-    b.node.publish(0);
-    stream.flush();
+    await using pair = await withColumnOfB();
+    const { a, stream } = pair;
     await settle();
     if (parked) take(a);
     a.run("DELETE FROM t; INSERT INTO t VALUES (1, 'of a')");

@@ -97,3 +97,15 @@ export async function corePair(schema: string, options: CorePairOptions = {}): P
     },
   };
 }
+
+/** Two nodes with one row; b has added a column and published a value for it, which a has not received. */
+export async function withColumnOfB(): Promise<CorePair> {
+  const pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t VALUES (1, 'first')");
+  await pair.converged("t");
+  b.run("ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'of b'");
+  b.node.publish(0);
+  stream.flush();
+  return pair;
+}
