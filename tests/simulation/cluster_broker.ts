@@ -91,17 +91,14 @@ export function digestOf(data: Uint8Array): string {
   return createHash("sha256").update(data).digest("hex").slice(0, 32);
 }
 
-export interface LeaseHolder {
-  readonly holder: string;
-  readonly nonce: string;
-  /** A lease that nobody renews runs out; so does one whose claim came in after its process had died. */
-  readonly isOver: () => boolean;
-}
-
 export class ClusterBroker {
   readonly streams: readonly ClusterStream[];
   readonly placements = new Map<string, Agreement>();
-  readonly leases = new Map<string, LeaseHolder>();
+  /**
+   * The place that holds each node's id, for good: a copy of a file that is started while its original is away for longer
+   * than a lease lasts has become that node, which is not tried here.
+   */
+  readonly leases = new Map<string, string>();
   up = true;
 
   constructor(shards: number) {

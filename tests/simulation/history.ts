@@ -36,7 +36,7 @@ export interface HistoryResult {
   readonly digest: string;
   readonly counters: Counters;
   readonly failure: string | undefined;
-  /** the action at which it failed */
+  /** how many actions it needs to fail as it did */
   readonly failedAt: number;
 }
 
@@ -76,7 +76,9 @@ export async function runHistory({ seed, steps, trace }: HistoryOptions): Promis
     await settled();
     rmSync(folder, { recursive: true, force: true });
   }
-  return { seed, steps: step, digest: world.digest, counters: world.counters, failure, failedAt: step };
+  // what failed while it waited for its next action does so again only if that one is to come
+  const failedAt = Math.min(step + 1, setting.steps);
+  return { seed, steps: step, digest: world.digest, counters: world.counters, failure, failedAt };
 }
 
 async function begin(world: World): Promise<void> {

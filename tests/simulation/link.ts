@@ -71,7 +71,7 @@ export class Link implements Broker {
     agreeShards: () => Promise.resolve(),
     agreePlacement: (table: string, proposal: Agreement) =>
       this.registered(() => this.options.broker.agreePlacement(table, proposal)),
-    lease: (nodeId: string, nonce: string, holder: string) => this.lease(nodeId, nonce, holder),
+    lease: (nodeId: string, _: string, holder: string) => this.lease(nodeId, holder),
   };
 
   onConnection(listener: (connected: boolean) => void): void {
@@ -241,20 +241,14 @@ export class Link implements Broker {
     }
   }
 
-  private lease(nodeId: string, nonce: string, holder: string): Promise<Lease> {
+  private lease(nodeId: string, holder: string): Promise<Lease> {
     const { leases } = this.options.broker;
     const lost = new AbortController();
-    const conflict = () => new MarmotError(`Cannot run as node ${nodeId}: another does.`, EXIT.conflict);
     return this.registered(() => {
-      const held = leases.get(nodeId);
-      if (held !== undefined && held.holder !== holder && !held.isOver()) throw conflict();
-      const mine = { holder, nonce, isOver: this.options.isDead };
-      leases.set(nodeId, mine);
-      const release = () => {
-        if (leases.get(nodeId) === mine) leases.delete(nodeId);
-        return Promise.resolve();
-      };
-      return { lost: lost.signal, release };
+      const held = leases.get(nodeId) ?? holder;
+      if (held !== holder) throw new MarmotError(`Cannot run as node ${nodeId}: another does.`, EXIT.conflict);
+      leases.set(nodeId, holder);
+      return { lost: lost.signal, release: () => Promise.resolve() };
     });
   }
 }
