@@ -7,6 +7,8 @@ import type { Table } from "./sqlite/schema.ts";
 export class Placements {
   private readonly agreed = new Map<string, Agreement>();
   private asking = false;
+  /** capture has not taken up all that is agreed: it may not hash a row before */
+  isNews = false;
   /** why nothing is published: tables that can't be placed as the cluster has agreed */
   trouble: string | undefined;
 
@@ -22,7 +24,7 @@ export class Placements {
     return this.shards === 1 || [...installed.logs].every((name) => this.agreed.has(name));
   }
 
-  /** Asks for those that are missing. @returns whether an answer came, so that capture should take them up */
+  /** Asks for those that are missing. @returns whether something may be published that could not be before */
   async ask(registry: Registry, installed: Installed): Promise<boolean> {
     if (this.asking) return false;
     this.asking = true;
@@ -30,11 +32,7 @@ export class Placements {
       for (const name of installed.logs) {
         const table = installed.captured.get(name);
         const proposal = table === undefined ? "rows" : placementOf(table);
-        const home = fold(installed.names.homeOf(name));
-        const first = await registry.agreePlacement(home, { placement: proposal, home });
-        // a node that did not see the rename gets the home of those that did
-        const answer = name === home ? first : await registry.agreePlacement(name, first);
-        this.agreed.set(name, answer);
+        const answer = this.agreed.get(name) ?? await this.agree(registry, name, installed, proposal);
         if (answer.placement === "rows" && proposal === "whole") {
           this.trouble =
             `table ${table!.name} has a UNIQUE constraint or a collation that needs one shard, but the cluster ` +
@@ -47,6 +45,21 @@ export class Placements {
     } finally {
       this.asking = false;
     }
+  }
+
+  private async agree(
+    registry: Registry,
+    name: string,
+    { names }: Installed,
+    proposal: Placement,
+  ): Promise<Agreement> {
+    const home = fold(names.homeOf(name));
+    const first = await registry.agreePlacement(home, { placement: proposal, home });
+    // a node that did not see the rename gets the home of those that did
+    const answer = name === home ? first : await registry.agreePlacement(name, first);
+    this.agreed.set(name, answer);
+    this.isNews = true;
+    return answer;
   }
 }
 

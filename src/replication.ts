@@ -80,8 +80,6 @@ export class Replication {
   private spent = 0;
   private parkedAfter = 0;
   private parkedWanted = true;
-  /** the cluster has answered where tables go: capture must be told, in a step that may be tried again */
-  private placed = false;
   private readonly statusFile: StatusFile;
   private readonly settling = new Settling();
   private readonly noted = new Set<string>();
@@ -138,7 +136,7 @@ export class Replication {
       for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
     }
     // what was marked under a name that is another now is marked anew
-    [this.placed, this.scanWanted] = [false, true];
+    [this.placements.isNews, this.scanWanted] = [false, true];
   }
 
   /** The broker is there: streams are read and written from now on. */
@@ -301,7 +299,8 @@ export class Replication {
       this.place();
       return this.shards.length === 0 ? pause : PLACEMENT_RETRY_MS;
     }
-    if (this.placed) this.takeUp();
+    // here, since a lock may be in its way: the step is tried again
+    if (this.placements.isNews) this.takeUp();
     for (const [shard, { publisher, subscriber }] of this.shards.entries()) {
       if (subscriber.stopped !== undefined) continue;
       const cursor = this.applier!.cursor(shard).sequence;
@@ -325,7 +324,7 @@ export class Replication {
   private place(): void {
     if (this.broker === undefined || !this.connected) return;
     this.placements.ask(this.broker.registry, this.installed!).then(
-      (answered) => answered && (this.placed = true, this.alarm.ring()),
+      (answered) => answered && this.alarm.ring(),
       (error) => this.options.runtime.log.debug("placements are not known yet", { error: String(error) }),
     );
   }

@@ -32,8 +32,15 @@ const MENDED: readonly Mutant[] = [
     "registry's answer taken up at once",
     "what follows from an answer is done in a step, which may be tried again after a lock",
     "replication",
-    "(answered) => answered && (this.placed = true, this.alarm.ring()),",
+    "(answered) => answered && this.alarm.ring(),",
     "(answered) => answered && (this.takeUp(), this.alarm.ring()),",
+  ),
+  mutant(
+    "agreed name not taken up",
+    "no row is hashed before capture has taken up what is agreed",
+    "replication",
+    "if (this.placements.isNews) this.takeUp();",
+    "",
   ),
   mutant(
     "start does not wait for a lock",
@@ -46,8 +53,8 @@ const MENDED: readonly Mutant[] = [
     "renamed table not scanned anew",
     "what was marked under a name that is another now is marked anew",
     "replication",
-    "[this.placed, this.scanWanted] = [false, true];",
-    "this.placed = false;",
+    "[this.placements.isNews, this.scanWanted] = [false, true];",
+    "this.placements.isNews = false;",
   ),
 ];
 
