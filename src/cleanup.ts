@@ -1,6 +1,6 @@
 /** Takes everything of Marmot out of a database again. */
 import { EXIT, MarmotError } from "./errors.ts";
-import { databaseProblem, findDatabase, isRunning } from "./place.ts";
+import { commandProblem, findDatabase, isRunning } from "./place.ts";
 import { countPending } from "./sqlite/change_log.ts";
 import { openDatabase, transaction } from "./sqlite/connection.ts";
 import { removeAll } from "./sqlite/install.ts";
@@ -37,7 +37,7 @@ export function cleanUp({ dbPath, force }: CleanUpOptions): Promise<{ removed: s
       db.close();
     }
   } catch (error) {
-    throw databaseProblem(dbPath, error) ?? error;
+    throw commandProblem(dbPath, error);
   }
 }
 

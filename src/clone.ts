@@ -6,7 +6,7 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { EXIT, MarmotError } from "./errors.ts";
 import type { Database } from "./database.ts";
-import { databaseProblem, findDatabase, isRunning } from "./place.ts";
+import { commandProblem, findDatabase, isRunning } from "./place.ts";
 import type { Clock, Log } from "./runtime.ts";
 import { copyDatabase, openDatabase, sqliteProblem, transaction } from "./sqlite/connection.ts";
 import { dropEntries, type PendingMarks, pendingMarks, stillPending } from "./sqlite/change_log.ts";
@@ -54,7 +54,7 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
     log.info("clone is ready", { from: place.dbPath, to });
   } catch (error) {
     removeDatabase(draft);
-    throw databaseProblem(from, error) ?? error;
+    throw commandProblem(from, error);
   }
 }
 

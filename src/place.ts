@@ -122,6 +122,13 @@ export function databaseProblem(path: string, error: unknown): MarmotError | und
     : new MarmotError(`Cannot use ${path}: ${problem}`, EXIT.database, { cause: error });
 }
 
+/** The same for a command that does not wait for long, to which a lock is a problem as well. */
+export function commandProblem(path: string, error: unknown): unknown {
+  if (sqliteProblem(error) !== "busy") return databaseProblem(path, error) ?? error;
+  const reason = "another process holds its lock. Try again once that lets go, or end it.";
+  return new MarmotError(`Cannot use ${path}: ${reason}`, EXIT.database, { cause: error });
+}
+
 /** Opens a database that Marmot will write to, after a look at whether it is one. */
 export function openReplicated({ dbPath }: NodePlace): Database {
   let db: Database | undefined;

@@ -1,6 +1,6 @@
 /** What a node says of itself: while it runs, and from outside. */
 import { join } from "node:path";
-import { findDatabase, isRunning, type NodePlace, readIfThere, writeWhole } from "./place.ts";
+import { commandProblem, findDatabase, isRunning, type NodePlace, readIfThere, writeWhole } from "./place.ts";
 import type { Log } from "./runtime.ts";
 import { openDatabase } from "./sqlite/connection.ts";
 import { hasOwnTables, readFact } from "./sqlite/own_tables.ts";
@@ -47,6 +47,9 @@ export interface StatusReport {
   readonly excluded: readonly { readonly name: string; readonly reason: string }[];
 }
 
+/** How long another process's lock is waited for, ms */
+const BUSY_TIMEOUT_MS = 5_000;
+
 export function statusFile({ folder }: NodePlace): string {
   return join(folder, "status.json");
 }
@@ -79,32 +82,46 @@ export class StatusFile {
   }
 }
 
-/** Reads the database and, while a Marmot runs, what it last wrote. @throws MarmotError when there is no database */
+/**
+ * Reads the database and, while a Marmot runs, what it last wrote.
+ * @throws MarmotError when the database is not there, can't be read, or is locked
+ */
 export function readStatus(dbPath: string): Promise<StatusReport> {
   const place = findDatabase(dbPath, false);
   const running = isRunning(place);
   const written = readIfThere(statusFile(place));
   const last = written === undefined ? undefined : JSON.parse(written) as NodeStatus;
-  const db = openDatabase(place.dbPath, { readOnly: true, busyTimeoutMs: 5_000 });
+  const held = readHeld(place.dbPath);
+  return Promise.resolve({
+    db: place.dbPath,
+    running,
+    node: held.node,
+    connected: running && (last?.connected ?? false),
+    broker: last?.broker ?? null,
+    shards: last === undefined
+      ? held.cursors.map(unknownShard)
+      : last.shards.map((shard, i) => withCursor(shard, held.cursors[i])),
+    pending: held.pending,
+    parked: held.parked,
+    stops: last?.stops ?? [],
+    excluded: last?.excluded ?? [],
+  });
+}
+
+type Held = Pick<StatusReport, "node" | "pending" | "parked"> & { readonly cursors: readonly number[] };
+
+/** What the database itself says. */
+function readHeld(path: string): Held {
   try {
-    const known = hasOwnTables(db);
-    const cursors = known ? readCursors(db) : [];
-    return Promise.resolve({
-      db: place.dbPath,
-      running,
-      node: known ? readFact(db, "id") : undefined,
-      connected: running && (last?.connected ?? false),
-      broker: last?.broker ?? null,
-      shards: last === undefined
-        ? cursors.map(unknownShard)
-        : last.shards.map((shard, i) => withCursor(shard, cursors[i])),
-      pending: known ? countPending(db) : [],
-      parked: known ? readParked(db) : [],
-      stops: last?.stops ?? [],
-      excluded: last?.excluded ?? [],
-    });
-  } finally {
-    db.close();
+    const db = openDatabase(path, { readOnly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
+    try {
+      if (!hasOwnTables(db)) return { node: undefined, cursors: [], pending: [], parked: [] };
+      return { node: readFact(db, "id"), cursors: readCursors(db), pending: countPending(db), parked: readParked(db) };
+    } finally {
+      db.close();
+    }
+  } catch (error) {
+    throw commandProblem(path, error);
   }
 }
 

@@ -149,3 +149,16 @@ test("status reads a database whose application was killed in the middle of a tr
   assert.equal(code, EXIT.ok, stderr);
   assert.match(stdout, /my\.db/);
 });
+
+test("a command that meets a lock says so, and that it may be tried again", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("my.db");
+  await using app = await App.start(path);
+  await app.run("CREATE TABLE t(id INTEGER PRIMARY KEY)");
+  await app.run("BEGIN EXCLUSIVE");
+  for (const argv of [["status"], ["clone", "--to", folder.file("copy.db")], ["--cleanup"]]) {
+    const { code, stderr } = await marmot([...argv, "--db-path", path]);
+    assert.equal(code, EXIT.database, stderr);
+    assert.match(stderr, /^marmot: Cannot use .*my\.db: another process holds its lock\. Try again [^\n]+\n$/);
+  }
+});
