@@ -10,6 +10,13 @@ export const SCHEMA: readonly Mutant[] = [
     '.join(" AND ");',
   ),
   mutant(
+    "displaced parent forgotten",
+    "a row that is displaced by its own child, and takes it along, is logged as deleted",
+    "sqlite/triggers",
+    'trigger("gone", "DELETE", settleDeleted, ` WHEN ${marked}`),',
+    "",
+  ),
+  mutant(
     "key change not logged",
     "an UPDATE that changes the key is a delete and an upsert",
     "sqlite/triggers",
