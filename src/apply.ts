@@ -150,8 +150,8 @@ export class Applier {
     const state = this.shards[shard]!;
     const seen = new Map<string, Seen>();
     const work = new Work(state.writtenAt);
-    let messages = 0;
-    let cursor = state.cursor;
+    const undoParked = this.parked.undo();
+    let [messages, cursor] = [0, state.cursor];
     try {
       const obstacle = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version) return "schema changed" as const;
@@ -175,7 +175,7 @@ export class Applier {
       }, tries);
       if (obstacle !== undefined) return { kind: obstacle };
     } catch (error) {
-      if (messages > 0) this.parked.load();
+      undoParked();
       throw error;
     }
     state.writtenAt = work.writtenAt;
@@ -364,6 +364,7 @@ export class Applier {
 
   private layPieces(name: string, pieces: readonly ParkedPiece[]): boolean {
     const work = new Work(0);
+    const undoParked = this.parked.undo();
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version || !this.isSameFile()) return false;
@@ -381,9 +382,10 @@ export class Applier {
       for (const state of this.shards) state.writtenAt = state.cursor.sequence + 1;
       return done;
     } catch (error) {
-      this.parked.load();
+      undoParked();
       if (!(error instanceof TableProblem)) throw error;
       this.failing.set(name, error.reason);
+      this.parked.tables.get(name)!.reason = error.reason;
       this.say(error.table, error.reason, true);
       return true;
     }

@@ -40,12 +40,21 @@ export class Parked {
     this.load();
   }
 
-  /** Takes what the database says; after a rollback, too. */
+  /** Takes what the database says. */
   load(): void {
+    // read first, since a lock may be in its way
+    const found = readParked(this.db);
     this.tables.clear();
-    for (const { table, changes, reason } of readParked(this.db)) {
-      this.tables.set(fold(table), { table, changes, reason });
-    }
+    for (const parked of found) this.tables.set(fold(parked.table), parked);
+  }
+
+  /** @returns what takes back all that is said here from now on, for a transaction that is undone: without the database */
+  undo(): () => void {
+    const before = [...this.tables].map(([name, parked]) => [name, { ...parked }] as const);
+    return () => {
+      this.tables.clear();
+      for (const [name, parked] of before) this.tables.set(name, parked);
+    };
   }
 
   add(table: string, reason: string, changes: TableChanges, origin: string): void {
@@ -79,11 +88,6 @@ export class Parked {
     const parked = this.tables.get(fold(table));
     const changes = pieces.flatMap(({ tables }) => tables.map((of) => of.changes.length));
     if (parked !== undefined) parked.changes -= changes.reduce((sum, count) => sum + count, 0);
-  }
-
-  drop(table: string): void {
-    this.remove.run(fold(table), 9223372036854775807n);
-    this.tables.delete(fold(table));
   }
 }
 
