@@ -89,7 +89,7 @@ export class Replication {
 
   constructor(private readonly options: ReplicationOptions) {
     this.capture = new Capture(options.db, options.shards, options.runtime.clock, options.frameBytes);
-    this.placements = new Placements(options.shards);
+    this.placements = new Placements(options.shards, options.runtime.log);
     this.observation = new Observation(options.db);
     this.statusFile = new StatusFile(options.place, options.runtime.log);
     this.trouble = new Trouble(options.runtime.log);
@@ -295,7 +295,7 @@ export class Replication {
 
   private publish(now: number): number {
     let pause = Infinity;
-    if (!this.placements.complete(this.installed!) || this.placements.trouble !== undefined) {
+    if (!this.placements.fits(this.installed!)) {
       this.place();
       return this.shards.length === 0 ? pause : PLACEMENT_RETRY_MS;
     }

@@ -1,9 +1,7 @@
 /** Migrations while changes are on their way, one step at a time. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Agreement } from "../src/broker.ts";
 import { decodeFrame, decodeMessage } from "../src/change_codec.ts";
-import { Placements } from "../src/placements.ts";
 import { converge, settle } from "./support/core_node.ts";
 import { corePair, withColumnOfB } from "./support/core_pair.ts";
 import { MemoryStream } from "./support/memory_stream.ts";
@@ -133,55 +131,6 @@ test("tables that take each other's names keep their streams, and a new one unde
   node.install();
   assert.deepEqual(["t", "u", "v"].map((table) => node.installed.names.homeOf(table)), ["t", "t", "u"]);
 });
-
-test("a renamed table keeps what the cluster agreed about its rows, also on a node that did not see the rename", async () => {
-  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v UNIQUE)");
-  const { a } = pair;
-  const registry = memoryRegistry();
-  const placements = new Placements(2);
-  await placements.ask(registry, a.node.installed);
-  a.run("ALTER TABLE t RENAME TO u");
-  a.node.install();
-  assert.ok(!placements.complete(a.node.installed));
-  await placements.ask(registry, a.node.installed);
-  assert.ok(placements.complete(a.node.installed));
-  assert.deepEqual(placements.all.get("u"), { placement: "whole", home: "t" });
-  // set up with the table as it is called now
-  await using late = await corePair("CREATE TABLE u(id INTEGER PRIMARY KEY, v UNIQUE)");
-  const others = new Placements(2);
-  await others.ask(registry, late.a.node.installed);
-  assert.deepEqual(others.all.get("u"), { placement: "whole", home: "t" });
-});
-
-test("what was agreed is news from the moment it is known, also while others are asked about", async () => {
-  const schema = ["t", "u"].map((table) => `CREATE TABLE ${table}(id INTEGER PRIMARY KEY)`).join(";");
-  await using pair = await corePair(schema);
-  const { installed } = pair.a.node;
-  const registry = memoryRegistry();
-  const placements = new Placements(2);
-  const known: [boolean, number][] = [];
-  const agreePlacement = (table: string, proposal: Agreement) => {
-    known.push([placements.isNews, placements.all.size]);
-    return registry.agreePlacement(table, proposal);
-  };
-  await placements.ask({ ...registry, agreePlacement }, installed);
-  assert.deepEqual(known, [[false, 0], [true, 1]]);
-  // what is known is not asked for again: capture has it, or must take it up
-  await placements.ask({ ...registry, agreePlacement }, installed);
-  assert.equal(known.length, 2);
-});
-
-function memoryRegistry() {
-  const agreed = new Map<string, Agreement>();
-  return {
-    agreeShards: () => Promise.resolve(),
-    agreePlacement(table: string, proposal: Agreement) {
-      agreed.set(table, agreed.get(table) ?? proposal);
-      return Promise.resolve(agreed.get(table)!);
-    },
-    lease: () => Promise.reject(new Error("no lease is asked for")),
-  };
-}
 
 test("a table that was rebuilt keeps its streams, whether it was looked at in between or not", async () => {
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
