@@ -81,3 +81,30 @@ test("changes that wait are counted once although their transaction was undone f
   const waiting = b.node.applier.parkedTables.map(({ table, changes }) => [table, changes]);
   assert.deepEqual(waiting.sort(), [["missing", 1], ["t", 1]]);
 });
+
+test("a displaced row is as its pending entry says, which was made without the UNIQUE column that displaced it", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t VALUES (5, 'old')");
+  await pair.converged("t");
+  a.run("UPDATE t SET v = 'of a'");
+  for (const { app, node } of [a, b]) {
+    app.exec("ALTER TABLE t ADD COLUMN w; CREATE UNIQUE INDEX t_w ON t(w)");
+    node.install();
+  }
+  const write = async (sql: string) => {
+    b.run(sql);
+    b.node.publish(0);
+    stream.flush();
+    await settle();
+    take(b);
+    take(a);
+  };
+  await write("UPDATE t SET w = 'taken'");
+  assert.deepEqual(a.rows("SELECT * FROM t"), [[5, "of a", "taken"]]);
+  await write("INSERT OR REPLACE INTO t VALUES (1, 'of b', 'taken')");
+  const expected = [[1, "of b", "taken"], [5, "of a", null]];
+  assert.deepEqual(a.rows("SELECT * FROM t"), expected);
+  await pair.converged("t");
+  assert.deepEqual(a.rows("SELECT * FROM t"), expected);
+});

@@ -97,9 +97,9 @@ export class Laying {
     const unique = touched !== undefined && table.uniques.length > 0;
     if (change.op === OP_DELETE) {
       const key = mapping.deleteKey.map((place) => change.values[place]!);
-      const before = local.hasTriggers || unique ? writer.read(key) : undefined;
+      const before = local.hasTriggers ? writer.read(key) : undefined;
       touched?.keys.set(writer.canonical(key), key);
-      if (unique) touchRow(touched, before ?? rowOfKey(table.keyIndexes, key));
+      if (unique) touchRow(touched, rowOfKey(table.keyIndexes, key));
       const removed = writer.remove(key);
       if (before !== undefined && !removed) {
         throw new Error("a trigger of the application keeps the row from being deleted");
@@ -138,7 +138,7 @@ export class Laying {
       (row) => touched !== undefined && touchRow(touched, row),
     );
     if (touched === undefined || local.table.uniques.length === 0) return;
-    if (before !== undefined) touchRow(touched, before);
+    // not the values that it had: what is pending with one of them is about this row, or would have displaced it
     touchRow(touched, laidOn(before ?? [], change, mapping));
   }
 

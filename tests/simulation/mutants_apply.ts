@@ -87,20 +87,6 @@ export const APPLY: readonly Mutant[] = [
     "",
   ),
   mutant(
-    "displaced rows not touched",
-    "rows that were displaced are touched as well",
-    "sqlite/laying",
-    "(row) => touched !== undefined && touchRow(touched, row),",
-    "() => {},",
-  ),
-  mutant(
-    "values before not touched",
-    "the UNIQUE values that a row had are touched as well",
-    "sqlite/laying",
-    "if (before !== undefined) touchRow(touched, before);",
-    "",
-  ),
-  mutant(
     "pending index not moved back",
     "numbers above the highest entry that is left are indexed again",
     "sqlite/pending_index",
