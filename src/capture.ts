@@ -12,6 +12,7 @@ import type { Agreement } from "./broker.ts";
 import { SharedRanges } from "./sharing.ts";
 import { type ChangeLog, headQueries, loggedTables } from "./sqlite/change_log.ts";
 import { transaction } from "./sqlite/connection.ts";
+import type { Installed } from "./sqlite/install.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
@@ -81,14 +82,26 @@ export class Capture {
   }
 
   /**
-   * Takes up the schema that install left. Positions in logs that are still there, under their old names, are kept.
-   * @returns whether a log that was read is gone, or has another name: what was published from it may be read again, so
-   * publishers must start anew, or a message that is still on its way would acknowledge an entry that uses its number
+   * Install gave logs other names, or took entries from them. At once, and whatever keeps the rest of it from being taken
+   * up: the next install asks for what was scanned under the names of now. Marks stay where they are, so that transactions
+   * stay whole. What was published must not be read before publishers have started anew.
+   */
+  follow({ moved, renames }: Pick<Installed, "moved" | "renames">): void {
+    if (moved.size === 0) return;
+    for (const name of moved) if (!renames.has(name)) this.forget(name);
+    for (const held of [this.scannedTo, this.lastRead, ...this.marks.map(({ ends }) => ends)]) rename(held, renames);
+    for (const shard of this.readers.keys()) this.restart(shard);
+  }
+
+  /**
+   * Takes up the schema that install left. Positions in logs that are still there are kept.
+   * @returns whether a log that was read is gone: publishers must start anew, or a message that is still on its way would
+   * acknowledge an entry that uses its number
    */
   useSchema(
     tables: ReadonlyMap<string, ChangeLog>,
     placements: ReadonlyMap<string, Agreement>,
-    { version, moved }: { readonly version: number; readonly moved: ReadonlySet<string> },
+    version: number,
   ): boolean {
     // first, since a lock may be in its way: then nothing has changed, and it is all done again
     this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
@@ -99,7 +112,7 @@ export class Capture {
       const agreed = placements.get(name) ?? { placement: "rows", home: name };
       this.sources.set(name, { log, agreed });
     }
-    const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name) || moved.has(name));
+    const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name));
     for (const name of gone) this.forget(name);
     this.version = version;
     return gone.length > 0;
@@ -318,6 +331,13 @@ export class Capture {
     const hashed = placement === "whole" ? hashKey(home, [], []) : hashKey(home, keyOf(change, key), collations);
     return shardOf(hashed, this.shards);
   }
+}
+
+/** Names may take each other's place. */
+function rename(held: Map<string, unknown>, renames: ReadonlyMap<string, string>): void {
+  const entries = [...held].map(([name, value]) => [renames.get(name) ?? name, value] as const);
+  held.clear();
+  for (const [name, value] of entries) held.set(name, value);
 }
 
 function keyOf(change: Change, key: readonly number[]): readonly SqlValue[] {

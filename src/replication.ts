@@ -113,6 +113,7 @@ export class Replication {
       newNodeId: () => hex(runtime.random.bytes(16)),
       scanned: (table) => this.capture.scanned(fold(table)),
     });
+    this.capture.follow(found);
     const moved = new Set([...this.untaken?.moved ?? [], ...found.moved]);
     const installed = this.untaken = { ...found, moved };
     for (const { level, message, table, reason } of found.notes) {
@@ -132,11 +133,12 @@ export class Replication {
   }
 
   private takeUp(): void {
-    if (this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!)) {
+    const gone = this.capture.useSchema(this.targets!.logs, this.placements.all, this.installed!.version);
+    if (gone || (this.untaken?.moved.size ?? 0) > 0) {
       for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
+      this.settling.startAnew();
     }
-    // what was marked under a name that is another now is marked anew
-    [this.placements.isNews, this.scanWanted] = [false, true];
+    this.placements.isNews = false;
   }
 
   /** The broker is there: streams are read and written from now on. */
@@ -194,13 +196,15 @@ export class Replication {
 
   /** Resolves when all that was committed before was read back from the stream. */
   async settled(signal: AbortSignal): Promise<void> {
-    const scanned = this.settling.nextScan();
-    this.scanWanted = true;
-    this.alarm.ring();
     const left = AbortSignal.any([signal, this.ended.signal]);
-    await untilAborted(scanned, left);
-    const ends = [...this.targets!.logs.keys()].map((table) => [table, this.capture.scanned(table)] as const);
-    await this.settling.readBack(ends, left);
+    for (let isBack = false; !isBack;) {
+      const scanned = this.settling.nextScan();
+      this.scanWanted = true;
+      this.alarm.ring();
+      await untilAborted(scanned, left);
+      const ends = [...this.targets!.logs.keys()].map((table) => [table, this.capture.scanned(table)] as const);
+      isBack = await this.settling.readBack(ends, left);
+    }
   }
 
   status(): NodeStatus {

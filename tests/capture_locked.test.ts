@@ -134,3 +134,22 @@ test("tables that changed names are taken up although a lock is in the way right
     );
     assert.deepEqual(ofA.at(-1), [2n, new SqlText(new TextEncoder().encode("new"))]);
   }));
+
+test("who waits until writes came back is told although their table is renamed meanwhile", () =>
+  withNode("CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')", async (scene) => {
+    const { app, node, stream, limit } = scene;
+    await node.settled(limit);
+    [stream.direct, stream.listens] = [false, true];
+    app.exec("INSERT INTO t VALUES (2, 'b')");
+    await untilAborted(stream.published.promise, limit);
+    const settled = node.settled(limit);
+    const scans = systemRuntime(SILENT).clock;
+    await scans.sleep(50, limit);
+    app.exec("ALTER TABLE t RENAME TO u");
+    while (app.prepare("SELECT 1 FROM sqlite_schema WHERE name = '__marmot__u_change_log'").get() === undefined) {
+      await scans.sleep(1, limit);
+    }
+    stream.direct = true;
+    stream.flush();
+    await settled;
+  }));

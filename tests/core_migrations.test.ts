@@ -201,3 +201,48 @@ test("what a trigger fills arrives, made anew after its table was rebuilt throug
   await pair.converged("t");
   assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "a", "filled"], [2, "b", "filled"]]);
 });
+
+test("a transaction that is pending stays whole when one of its tables is renamed", async () => {
+  const tables = ["t", "other"];
+  await using pair = await corePair(tables.map((name) => `CREATE TABLE ${name}(id INTEGER PRIMARY KEY)`).join(";"));
+  const { a, b, stream } = pair;
+  await pair.converged();
+  // more than what is joined to one batch
+  const rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) SELECT i FROM n";
+  a.run(`BEGIN; ${tables.map((name) => `INSERT INTO ${name} ${rows}`).join("; ")}; COMMIT`);
+  a.node.capture.scan();
+  const before = stream.messages.length;
+  for (const { app } of [a, b]) app.exec("ALTER TABLE t RENAME TO u");
+  await pair.converged();
+  assert.deepEqual(b.rows("SELECT count(*) FROM u"), [[300]]);
+  const frames = stream.messages.slice(before).map(({ data }) => decodeMessage(data).frame);
+  const batches = frames.filter(({ length }) => length > 0).map((frame) =>
+    decodeFrame(frame).map(({ table }) => table)
+  );
+  assert.deepEqual(batches.map((names) => names.sort()), [["other", "u"]]);
+});
+
+test("a trigger that is made right after a rename does not let what is on its way be published twice", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v, w)");
+  const { a, b, stream } = pair;
+  await pair.converged("t");
+  for (
+    const [sql, { app, node }] of [["INSERT INTO t VALUES (1, 'old', 0)", a], ["UPDATE t SET v = 'new'", b]] as const
+  ) {
+    app.exec(sql);
+    node.publish(0);
+    stream.flush();
+    await settle();
+    b.node.receive(0, Infinity);
+    b.node.apply(0);
+  }
+  const trigger = "CREATE TRIGGER w AFTER INSERT ON u BEGIN UPDATE u SET w = 1 WHERE id = NEW.id; END";
+  for (const sql of ["ALTER TABLE t RENAME TO u", trigger]) {
+    for (const { app, node } of [a, b]) {
+      app.exec(sql);
+      node.install();
+    }
+  }
+  await pair.converged("u");
+  assert.deepEqual(a.rows("SELECT v FROM u"), [["new"]]);
+});

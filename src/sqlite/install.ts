@@ -55,6 +55,8 @@ export interface Installed {
   readonly logs: ReadonlySet<string>;
   /** folded names, old and new, of logs that this install gave another name, or took entries from: numbers are used again */
   readonly moved: ReadonlySet<string>;
+  /** of these, folded then → now: logs that hold what they held, under another name */
+  readonly renames: ReadonlyMap<string, string>;
   readonly notes: readonly Note[];
 }
 
@@ -111,6 +113,7 @@ class Installation {
   /** folded name of a table → the name its new copy had, while that was logged */
   private readonly copies = new Map<string, string>();
   private readonly moved = new Set<string>();
+  private readonly renames = new Map<string, string>();
   /** folded names that tables took with a rename, and what they had before: their triggers were there until this transaction */
   private readonly renamed = new Map<string, string>();
   /** folded names of those among them, and of copies that took a name, whose triggers were not the last */
@@ -146,8 +149,8 @@ class Installation {
     this.warnAssignedKeys(captured);
     const { schema, names, notes } = this;
     const logs = new Set(this.ownTables().map((name) => tableOfLog(fold(name))).filter((table) => table !== undefined));
-    const { moved } = this;
-    return { nodeId, schema, version: schemaVersion(this.db), captured, excluded, names, logs, moved, notes };
+    const { moved, renames } = this;
+    return { nodeId, schema, version: schemaVersion(this.db), captured, excluded, names, logs, moved, renames, notes };
   }
 
   private ownTables(): string[] {
@@ -203,6 +206,7 @@ class Installation {
     for (const [place, { then, now }] of renamed.entries()) {
       this.names.renameTable(then, now, homes[place]!);
       this.moved.add(fold(then)).add(fold(now));
+      this.renames.set(fold(then), fold(now));
       this.renamed.set(fold(now), then);
     }
     for (const { then, now, columns } of renamed) {
@@ -272,7 +276,9 @@ class Installation {
     for (const column of added) this.note("info", "column is captured", table.name, column);
     const keyless = this.logs.dropKeyless(table, added);
     if (keyless > 0) {
-      this.moved.add(fold(table.name));
+      const name = fold(table.name);
+      this.moved.add(name);
+      for (const [then, now] of this.renames) if (now === name) this.renames.delete(then);
       const reason = "its primary key is another now, and these changes have only the old one";
       this.note("warn", "changes can't be published", table.name, `${keyless} changes: ${reason}`);
     }

@@ -49,13 +49,6 @@ const MENDED: readonly Mutant[] = [
     "if (!first) await this.possible(() => this.requireShards(db));",
     "if (!first) this.requireShards(db);",
   ),
-  mutant(
-    "renamed table not scanned anew",
-    "what was marked under a name that is another now is marked anew",
-    "replication",
-    "[this.placements.isNews, this.scanWanted] = [false, true];",
-    "this.placements.isNews = false;",
-  ),
 ];
 
 export const MUTANTS: readonly Mutant[] = [...PUBLISH, ...APPLY, ...SCHEMA, ...MIGRATIONS, ...MENDED];

@@ -80,6 +80,7 @@ export class CoreNode {
       newNodeId: () => hex(32),
       scanned: (table) => this.capture.scanned(fold(table)),
     });
+    this.capture.follow(this.installed);
     const targets = new Targets(this.db, this.installed, patterns);
     this.applier ??= this.makeApplier();
     this.applier.useSchema(targets);
@@ -89,7 +90,8 @@ export class CoreNode {
         name,
       ): [string, Agreement] => [name, { placement: "rows", home: targets.installed.names.homeOf(name) }]),
     );
-    if (!this.capture.useSchema(targets.logs, placements, this.installed)) return;
+    const gone = this.capture.useSchema(targets.logs, placements, this.installed.version);
+    if (!gone && this.installed.moved.size === 0) return;
     for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
   }
 
