@@ -160,6 +160,31 @@ test("tables may take each other's names", async () => {
   assert.deepEqual(b.rows("SELECT * FROM t"), [[1, 9], [2, "t"]]);
 });
 
+for (const seen of [true, false]) {
+  const when = seen ? "one step at a time" : "in one migration";
+  test(`tables are rotated ${when}: the last is dropped, and each takes the next one's name`, async () => {
+    const names = ["log_0", "log_1", "log_2"];
+    const make = (name: string) => `CREATE TABLE ${name}(id INTEGER PRIMARY KEY, v)`;
+    await using pair = await corePair(names.map(make).join(";"));
+    const { a, b } = pair;
+    for (const name of names) a.run(`INSERT INTO ${name} VALUES (1, '${name}')`);
+    await pair.converged(...names);
+    const renames = ["ALTER TABLE log_1 RENAME TO log_2", "ALTER TABLE log_0 RENAME TO log_1"];
+    const rotation = ["DROP TABLE log_2", ...renames, make("log_0")];
+    for (const { app, node } of [a, b]) {
+      for (const sql of seen ? rotation : [rotation.join(";")]) {
+        app.exec(sql);
+        node.install();
+      }
+    }
+    a.run("INSERT INTO log_0 VALUES (1, 'new'); UPDATE log_1 SET v = v || ' a'; INSERT INTO log_2 VALUES (2, 'a')");
+    b.run("UPDATE log_2 SET v = v || ' b'");
+    await pair.converged(...names);
+    const rows = names.map((name) => b.rows(`SELECT v FROM ${name}`).flat());
+    assert.deepEqual(rows, [["new"], ["log_0 a"], ["log_1 b", "a"]]);
+  });
+}
+
 test("a message from before a rename acknowledges nothing in the table that has the old name now", async () => {
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
   const { a, b, stream } = pair;

@@ -10,7 +10,7 @@ import { type KnownTable, Names } from "./names.ts";
 import { createOwnTables, FORMAT, hasOwnTables, readFact, writeFact } from "./own_tables.ts";
 import { renameParked } from "./parked.ts";
 import { fold, id } from "./quote.ts";
-import { readSchema, type Schema, schemaVersion, type Table, type Trigger } from "./schema.ts";
+import { PREFIX, readSchema, type Schema, schemaVersion, type Table, type Trigger } from "./schema.ts";
 import {
   columnsOfTrigger,
   dropMarksSql,
@@ -110,8 +110,8 @@ class Installation {
   private triggers: ReadonlyMap<string, TableTriggers>;
   private names!: Names;
   private readonly logs: LogUpkeep;
-  /** folded name of a table → the name its new copy had, while that was logged */
-  private readonly copies = new Map<string, string>();
+  /** folded name of a table → the name its new copy had, while that was logged, and what its log is called now */
+  private readonly copies = new Map<string, { readonly then: string; readonly log: string }>();
   private readonly moved = new Set<string>();
   private readonly renames = new Map<string, string>();
   /** folded names that tables took with a rename, and what they had before: their triggers were there until this transaction */
@@ -220,7 +220,12 @@ class Installation {
 
   /** The new copy of a rebuilt table took the old one's name: what was written to it since then is in the copy's log. */
   private followSwap(then: string, now: string): void {
-    if (this.logs.has(then)) this.copies.set(fold(now), then);
+    if (this.logs.has(then)) {
+      // another table may have taken the copy's name
+      const log = `${PREFIX}copy_${this.copies.size}`;
+      this.logs.rename([[then, log]]);
+      this.copies.set(fold(now), { then, log });
+    }
     this.moved.add(fold(then));
     this.names.rememberState(then, "dropped");
   }
@@ -254,7 +259,7 @@ class Installation {
       for (const { sql } of expected) this.db.exec(sql);
     }
     const copy = this.copies.get(fold(table.name));
-    if (copy !== undefined) this.logs.takeOver(table, copy, this.request.scanned(copy));
+    if (copy !== undefined) this.logs.takeOver(table, copy.log, this.request.scanned(copy.then));
     const then = this.renamed.get(fold(table.name));
     if (overtaken) {
       this.logs.refresh(table, this.request.scanned(then ?? table.name));
