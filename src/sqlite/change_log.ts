@@ -160,34 +160,31 @@ export function countPending(db: Database): { table: string; entries: number }[]
   }).filter(({ entries }) => entries > 0);
 }
 
-/** The entries a change log had at one moment: table → [seq, stamp] of its lowest and highest. */
-export type PendingMarks = ReadonlyMap<
-  string,
-  { readonly highest: bigint; readonly stamps: ReadonlyMap<bigint, bigint> }
->;
-
-export function pendingMarks(db: Database): PendingMarks {
-  const marks = new Map<string, { highest: bigint; stamps: Map<bigint, bigint> }>();
-  for (const table of loggedTables(db)) {
-    const stamps = new Map<bigint, bigint>();
-    for (const [seq, stamp] of db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} ORDER BY seq`).all()) {
-      stamps.set(seq as bigint, stamp as bigint);
-    }
-    if (stamps.size > 0) marks.set(table, { highest: [...stamps.keys()].at(-1)!, stamps });
-  }
-  return marks;
+/** The entries that all change logs had at one moment. */
+export interface PendingMarks {
+  /** seq of any of them */
+  readonly highest: bigint;
+  readonly stamps: ReadonlySet<bigint>;
 }
 
-/** How many tables still hold one of the marked entries; the same seq with another stamp is another entry. */
-export function stillPending(db: Database, marks: PendingMarks): number {
-  const present = new Set(loggedTables(db));
-  let tables = 0;
-  for (const [table, { highest, stamps }] of marks) {
-    if (!present.has(table)) continue;
-    const left = db.prepare(`SELECT seq, stamp FROM ${id(logName(table))} WHERE seq <= ?`);
-    if (left.all(highest).some(([seq, stamp]) => stamps.get(seq as bigint) === stamp)) tables++;
+export function pendingMarks(db: Database): PendingMarks {
+  let highest = 0n;
+  const stamps = new Set<bigint>();
+  for (const table of loggedTables(db)) {
+    for (const [seq, stamp] of db.prepare(`SELECT seq, stamp FROM ${id(logName(table))}`).all() as [bigint, bigint][]) {
+      if (seq > highest) highest = seq;
+      stamps.add(stamp);
+    }
   }
-  return tables;
+  return { highest, stamps };
+}
+
+/** How many tables still hold one of the marked entries. By stamp: a table may have another name, and a seq another entry. */
+export function stillPending(db: Database, { highest, stamps }: PendingMarks): number {
+  return loggedTables(db).filter((table) => {
+    const left = db.prepare(`SELECT stamp FROM ${id(logName(table))} WHERE seq <= ?`).all(highest);
+    return left.some(([stamp]) => stamps.has(stamp as bigint));
+  }).length;
 }
 
 export function dropEntries(db: Database): void {
