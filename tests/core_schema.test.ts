@@ -31,6 +31,27 @@ test("what is pending in a table is published although it is excluded at the nex
   assert.deepEqual(b.rows("SELECT * FROM t"), [[1, "a"]]);
 });
 
+for (const remade of [false, true]) {
+  const also = remade ? ", and another takes its place" : "";
+  test(`what is pending in a table is published although it gets a name that is not replicated${also}`, async () => {
+    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const { a, b } = pair;
+    a.run("INSERT INTO t VALUES (1, 'a')");
+    await pair.converged("t");
+    a.run("UPDATE t SET v = 'b'; ALTER TABLE t RENAME TO temporary_t");
+    a.node.install();
+    if (remade) {
+      a.run("BEGIN; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t SELECT * FROM temporary_t; COMMIT");
+    }
+    a.run("UPDATE temporary_t SET v = 'c'");
+    await pair.converged();
+    assert.deepEqual(b.rows("SELECT v FROM t"), [["b"]]);
+    a.node.install();
+    const logs = a.rows("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%change_log'");
+    assert.deepEqual(logs, [[remade ? 1 : 0]]);
+  });
+}
+
 const REBUILD =
   `BEGIN; INSERT INTO t_copy SELECT id, v, NULL FROM t; DROP TABLE t; ALTER TABLE t_copy RENAME TO t; COMMIT`;
 const COPY = "CREATE TABLE t_copy(id INTEGER PRIMARY KEY, v, w)";

@@ -180,12 +180,15 @@ class Installation {
 
   /** A table renamed under us keeps our triggers; SQLite has rewritten their table. */
   private followRenames(): void {
-    const moved = this.schema.triggers.flatMap((trigger) => {
+    const found = this.schema.triggers.flatMap((trigger) => {
       const made = tableOfTrigger(trigger.name);
       if (made?.suffix !== "insert" || fold(made.table) === fold(trigger.table)) return [];
       return [{ then: made.table, now: trigger.table, columns: columnsOfTrigger(trigger.sql) }];
     });
-    if (moved.length === 0) return;
+    if (found.length === 0) return;
+    const triggers = new Set(found.map(({ then }) => fold(then)));
+    // one that is not replicated under its new name leaves its log behind, as if it were dropped
+    const moved = found.filter(({ now }) => whyExcluded(now, this.request.patterns) === undefined);
     for (const { now } of moved) {
       const { ours, theirs } = this.triggersOf(now);
       if (isOvertaken(ours, theirs)) this.overtaken.add(fold(now));
@@ -193,7 +196,7 @@ class Installation {
     const leaving = new Set(moved.map(({ then }) => fold(then)));
     for (const { name } of this.schema.triggers) {
       const made = tableOfTrigger(name);
-      if (made !== undefined && leaving.has(fold(made.table))) this.db.exec(`DROP TRIGGER ${id(name)}`);
+      if (made !== undefined && triggers.has(fold(made.table))) this.db.exec(`DROP TRIGGER ${id(name)}`);
     }
     const renamed = moved.filter(({ then, now }) => {
       const taken = this.logs.has(now) && !leaving.has(fold(now));
