@@ -148,8 +148,9 @@ export class Capture {
       () => schemaVersion(this.db) === this.version ? this.readHeads() : undefined,
     );
     if (mark === undefined) return { kind: "schema changed" };
-    for (const [table, end] of mark.ends) this.scannedTo.set(table, end);
+    // first, since a lock may be in its way: then nothing counts as scanned
     if (mark.changes > 0) this.addMark(mark);
+    for (const [table, end] of mark.ends) this.scannedTo.set(table, end);
     this.first = false;
     return { kind: "scanned", changes: mark.changes };
   }
@@ -231,14 +232,16 @@ export class Capture {
 
   private addMark(mark: Mark): void {
     if (this.first && mark.changes > BACKLOG_LIMIT) {
-      this.cutBacklog = mark.changes;
+      const pieces: Mark[] = [];
       for (const [table, end] of mark.ends) {
         const lowest = this.sources.get(table)!.log.lowest();
         for (let to = lowest + BATCH_CHANGES - 1; to < end; to += BATCH_CHANGES) {
-          this.marks.push({ ends: new Map([[table, to]]), changes: BATCH_CHANGES });
+          pieces.push({ ends: new Map([[table, to]]), changes: BATCH_CHANGES });
         }
-        this.marks.push({ ends: new Map([[table, end]]), changes: BATCH_CHANGES });
+        pieces.push({ ends: new Map([[table, end]]), changes: BATCH_CHANGES });
       }
+      this.marks = pieces;
+      this.cutBacklog = mark.changes;
       return;
     }
     const before = this.marks.at(-1);

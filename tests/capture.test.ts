@@ -63,3 +63,42 @@ test("an older copy of the file is told by entries that a scan has seen and nobo
   a.run("DROP TABLE __marmot__t_change_log");
   assert.ok(!capture.holdsWhatWasSeen());
 });
+
+test("what piled up is published although a lock is in the way when a start cuts it into pieces", async () => {
+  let [inTransaction, locked] = [false, false];
+  const schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+  await using pair = await corePair(schema, {
+    wrap: (db) => ({
+      path: db.path,
+      prepare(sql) {
+        const statement = db.prepare(sql);
+        if (sql !== 'SELECT min(seq) FROM "__marmot__t_change_log"') return statement;
+        return {
+          ...statement,
+          get(...params) {
+            if (!locked || inTransaction) return statement.get(...params);
+            locked = false;
+            throw new Error("database is locked");
+          },
+        };
+      },
+      exec(sql) {
+        db.exec(sql);
+        inTransaction = sql.startsWith("BEGIN");
+      },
+      setAuthorizer: (authorizer) => db.setAuthorizer(authorizer),
+      function: (...args) => db.function(...args),
+      close: () => db.close(),
+    }),
+  });
+  const { a, b } = pair;
+  await pair.converged();
+  a.crash();
+  a.run("INSERT INTO t SELECT 1, 'a'; UPDATE __marmot__t_change_log SET seq = 100001; UPDATE t SET v = 'b'");
+  a.run("INSERT INTO __marmot__t_change_log(seq, op, val_id, val_v) VALUES (1, 3, 2, NULL)");
+  a.start();
+  locked = true;
+  assert.throws(() => a.node.capture.scan(), /locked/);
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT v FROM t"), [["b"]]);
+});
