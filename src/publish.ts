@@ -60,6 +60,9 @@ export class Publisher {
   /** answers to messages of an earlier attempt no longer matter */
   private attempt = 0;
   private failures = 0;
+  private failedAt: PublisherState["kind"] | undefined;
+  /** why nothing is published, when that does not pass at once */
+  failing: string | undefined;
 
   constructor(private readonly options: PublisherOptions) {}
 
@@ -118,7 +121,10 @@ export class Publisher {
 
   /** Called for each message that apply has passed. */
   observe({ message, verdict }: Delivery): void {
-    if (message.origin !== this.options.origin || this.state.kind !== "ready") return;
+    const own = message.origin === this.options.origin;
+    // a marker is small, and goes through where other messages don't
+    if (own && verdict.accepted && message.nonce === this.options.nonce && message.number > 1) this.worked();
+    if (!own || this.state.kind !== "ready") return;
     const { epoch } = this.state;
     if (message.nonce !== this.options.nonce) {
       if (verdict.accepted && message.epoch > epoch) this.options.conflict(message.nonce);
@@ -158,6 +164,7 @@ export class Publisher {
       if (seen.epoch === state.epoch && seen.number === 1 && seen.nonce === this.options.nonce) {
         this.part = 0;
         this.state = { kind: "ready", epoch: state.epoch, number: 1 };
+        if (this.failedAt !== "ready") this.worked();
         this.options.rewind();
         return;
       }
@@ -176,19 +183,23 @@ export class Publisher {
     this.inFlight++;
     this.inFlightBytes += data.length;
     const id = `${header.origin}-${header.nonce}-${header.epoch}-${header.number}`;
-    this.options.stream.publish(data, id).then(() => this.failures = 0, (error) => this.fail(attempt, error)).finally(
-      () => {
-        this.inFlight--;
-        this.inFlightBytes -= data.length;
-        this.options.wake();
-      },
-    );
+    this.options.stream.publish(data, id).catch((error) => this.fail(attempt, error)).finally(() => {
+      this.inFlight--;
+      this.inFlightBytes -= data.length;
+      this.options.wake();
+    });
+  }
+
+  private worked(): void {
+    [this.failures, this.failing] = [0, undefined];
   }
 
   /** A failed publish says nothing about whether the message was stored: only the stream does. */
   private fail(attempt: number, error: unknown): void {
     if (attempt !== this.attempt) return;
     const said = ++this.failures === FAILURES_SAID;
+    if (this.failures >= FAILURES_SAID) this.failing = `publishing fails, and is tried again: ${String(error)}`;
+    this.failedAt = this.state.kind;
     this.options.log[said ? "warn" : "debug"]("publish failed", {
       stream: this.options.stream.name,
       error: String(error),

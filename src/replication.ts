@@ -218,7 +218,7 @@ export class Replication {
       shards: this.shards.map(({ publisher, subscriber }, shard) => {
         const cursor = this.applier!.cursor(shard).sequence;
         const stream = this.broker!.streams[shard]!.name;
-        const stopped = subscriber.stopped?.reason ?? null;
+        const stopped = subscriber.stopped?.reason ?? subscriber.failing ?? publisher.failing ?? null;
         return { stream, cursor, end: Math.max(cursor, subscriber.received), publisher: publisher.kind, stopped };
       }),
       stops,

@@ -14,6 +14,8 @@ const TAKE_BYTES = 1024 * 1024;
 /** Pause before the next try, ms: after a passing failure, and after one that somebody must mend */
 const RETRY_MS = 250;
 const STOPPED_RETRY_MS = 10_000;
+/** Failures in a row, with the broker there, after which they are said */
+const FAILURES_SAID = 20;
 
 export interface SubscriberOptions {
   readonly stream: ChangeStream;
@@ -37,6 +39,9 @@ export class Subscriber {
   private at: Cursor;
   private room = Promise.withResolvers<void>();
   stopped: ShardStop | undefined;
+  private failures = 0;
+  /** why nothing is received, when that does not pass at once */
+  failing: string | undefined;
   /** the next message is of another version, or damaged: a subscription alone is no sign that it goes on */
   private unreadable = false;
 
@@ -75,6 +80,7 @@ export class Subscriber {
       // only now: a stream may lose its tail in between, and a subscription does not live through that
       await this.compareIdentity();
       if (!this.unreadable) this.stopped = undefined;
+      [this.failures, this.failing] = [0, undefined];
       while (!signal.aborted) {
         await this.takeSome(subscription, signal);
         while (this.queueBytes > QUEUE_BYTES && !signal.aborted) await untilAborted(this.room.promise, signal);
@@ -123,13 +129,21 @@ export class Subscriber {
     const reason = stopReason(error, this.options.stream.name);
     this.unreadable = error instanceof MessageFormatError;
     if (reason === undefined) {
-      this.options.log.debug("subscription lost", { stream: this.options.stream.name, error: String(error) });
+      this.lost(String(error));
     } else if (this.stopped?.reason !== reason) {
       this.stopped = { reason };
       this.options.log.error("shard stopped", { stream: this.options.stream.name, reason });
       this.options.wake();
     }
     await this.options.clock.sleep(reason === undefined ? RETRY_MS : STOPPED_RETRY_MS, signal).catch(() => {});
+  }
+
+  private lost(error: string): void {
+    const { stream, log } = this.options;
+    if (stream.connected) this.failures++;
+    const said = stream.connected && this.failures === FAILURES_SAID;
+    if (this.failures >= FAILURES_SAID) this.failing = `nothing is received, and it is tried again: ${error}`;
+    log[said ? "warn" : "debug"]("subscription lost", { stream: stream.name, error });
   }
 }
 

@@ -114,6 +114,7 @@ test("a stream that would drop or refuse messages in another way is refused, and
       true,
     ],
     [{ discard: DiscardPolicy.New }, /discard policy is new, and old is needed.*--update-streams/, true],
+    [{ max_msg_size: 1_000 }, /max_msg_size is 1000 bytes, and unlimited is needed.*--update-streams/, true],
     [{ no_ack: true }, /no_ack is true, and false is needed.*--update-streams/, true],
     [{ storage: StorageType.Memory }, /storage is memory, and file is needed. JetStream can't change this/, false],
     [{ retention: RetentionPolicy.Workqueue }, /retention policy is workqueue, and limits is needed/, false],

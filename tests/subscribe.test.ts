@@ -3,6 +3,7 @@ import { test } from "node:test";
 import type { Log } from "../src/runtime.ts";
 import { digestOf, Subscriber } from "../src/subscribe.ts";
 import { settle } from "./support/core_node.ts";
+import { keptLog } from "./support/kept_log.ts";
 import { MemoryStream } from "./support/memory_stream.ts";
 
 test("a shard that met an unreadable message stays stopped, and says so once", async () => {
@@ -59,4 +60,32 @@ test("a stream that loses its tail just before a subscription begins is noticed"
   await subscriber.run(enough.signal);
   assert.match(subscriber.stopped?.reason ?? "", /holds another message at sequence 1/);
   assert.equal(subscriber.received, 1);
+});
+
+test("a stream that can't be subscribed to, while the broker is there, is named, until it can", async () => {
+  const stream = new MemoryStream("changes-1");
+  const subscribe = stream.subscribe.bind(stream);
+  const log = keptLog();
+  let [tries, pauses] = [0, 0];
+  // there is nothing to say then
+  stream.connected = false;
+  stream.subscribe = (sequence) =>
+    tries++ < 30 ? Promise.reject(new Error("maximum consumers limit reached")) : subscribe(sequence);
+  const said: (string | undefined)[] = [];
+  const enough = new AbortController();
+  const cursor = { sequence: 0, digest: null, time: 0 };
+  const sleep = () => {
+    said.push(subscriber.failing);
+    stream.connected = ++pauses >= 5;
+    return Promise.resolve();
+  };
+  const subscriber = new Subscriber({ stream, clock: { now: () => 0, sleep }, log, wake: () => {} }, cursor, new Map());
+  const running = subscriber.run(enough.signal);
+  while (tries <= 30) await settle();
+  await settle();
+  assert.equal(subscriber.failing, undefined);
+  assert.equal(said.indexOf("nothing is received, and it is tried again: Error: maximum consumers limit reached"), 24);
+  assert.equal(log.entries.filter(({ level }) => level === "warn").length, 1);
+  enough.abort(new Error("enough"));
+  await running;
 });

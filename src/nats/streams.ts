@@ -202,6 +202,7 @@ function harmfulDifferences(config: StreamConfig, plan: StreamPlan): Difference[
   need("storage", config.storage, StorageType.File, undefined);
   need("discard policy", discard, DiscardPolicy.Old, { discard: DiscardPolicy.Old });
   need("no_ack", String(config.no_ack ?? false), "false", { no_ack: false });
+  need("max_msg_size", bytes(config.max_msg_size), bytes(UNLIMITED), { max_msg_size: UNLIMITED });
   need("sealed", String(config.sealed ?? false), "false", undefined);
   need("mirror", config.mirror?.name ?? "none", "none", undefined);
   need("sources", config.sources?.map((source) => source.name).join(", ") || "none", "none", { sources: [] });
