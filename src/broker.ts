@@ -38,7 +38,7 @@ export interface Broker {
   readonly registry: Registry;
   /** for the log and status: server version and address, without credentials */
   readonly description: string;
-  /** called whenever the connection is lost or back; at once with the present state */
-  onConnection(listener: (connected: boolean) => void): void;
+  /** called whenever the connection is lost or back; at once with the present state. @returns a function that ends it */
+  onConnection(listener: (connected: boolean) => void): () => void;
   close(): Promise<void>;
 }

@@ -189,7 +189,8 @@ export class RunningNode implements Node {
     await this.replication!.close();
     const { id } = this;
     await this.reopen();
-    if (this.broker === undefined) return;
+    // without a lease, whoever waits for it connects when it is there
+    if (this.broker === undefined || this.lease === undefined) return;
     if (this.id === id) this.replication!.connect(this.broker);
     else await this.takeOtherLease(this.broker);
   }
@@ -322,7 +323,11 @@ export class RunningNode implements Node {
   }
 
   private async takeLease(broker: Broker): Promise<void> {
-    const lease = this.lease = await broker.registry.lease(this.id, this.nonce, holderOf(this.place));
+    const { id } = this;
+    const lease = await broker.registry.lease(id, this.nonce, holderOf(this.place));
+    this.lease = lease;
+    // the file became another node's meanwhile
+    if (id !== this.id) return await this.takeOtherLease(broker);
     lease.lost.addEventListener("abort", () => {
       if (lease === this.lease) this.fail(lease.lost.reason as MarmotError);
     }, { once: true });

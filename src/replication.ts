@@ -143,6 +143,7 @@ export class Replication {
 
   /** The broker is there: streams are read and written from now on. */
   connect(broker: Broker): void {
+    if (this.ended.signal.aborted) return;
     const { runtime } = this.options;
     this.broker = broker;
     const wake = () => this.alarm.ring();
@@ -164,7 +165,7 @@ export class Replication {
       ),
     }));
     for (const { subscriber } of this.shards) this.receiving.push(subscriber.run(this.ended.signal));
-    broker.onConnection((connected) => {
+    const off = broker.onConnection((connected) => {
       if (connected !== this.connected) {
         runtime.log.info(connected ? "broker is there" : "broker is away", { broker: broker.description });
       }
@@ -172,6 +173,7 @@ export class Replication {
       if (!connected) { for (const { publisher } of this.shards) publisher.restart("the connection was lost"); }
       this.alarm.ring();
     });
+    this.ended.signal.addEventListener("abort", off, { once: true });
     this.receiving.push(watchSizes(broker.streams, runtime, this.ended.signal));
   }
 

@@ -138,3 +138,47 @@ test("a node stops while it waits for its file", () =>
     await told.until("waiting for a database that can be used");
     await node.stop();
   }));
+
+test("a file that is replaced while the lease is waited for is connected once, and the one before hears nothing more", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("app.db");
+  const schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+  write(path, schema);
+  const told = new Told();
+  const stream = new MemoryStream("changes-1");
+  const listeners = new Set<(connected: boolean) => void>();
+  const broker = memoryBroker(stream, [], listeners);
+  const asked = Promise.withResolvers<void>();
+  const given = Promise.withResolvers<void>();
+  const leased: string[] = [];
+  const lease: typeof broker.registry.lease = async (id, ...rest) => {
+    asked.resolve();
+    await given.promise;
+    leased.push(id);
+    return await broker.registry.lease(id, ...rest);
+  };
+  let subscriptions = 0;
+  const subscribe = stream.subscribe.bind(stream);
+  stream.subscribe = (sequence) => {
+    subscriptions++;
+    return subscribe(sequence);
+  };
+  const connect = () => Promise.resolve({ ...broker, registry: { ...broker.registry, lease } });
+  const starting = startNode({ dbPath: path, connect, runtime: systemRuntime(told) });
+  await asked.promise;
+  await told.until("capturing");
+  write(folder.file("other.db"), schema);
+  for (const suffix of ["-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true });
+  renameSync(folder.file("other.db"), path);
+  await told.until("capturing", await told.until("starting again"));
+  given.resolve();
+  const node = await starting;
+  try {
+    write(path, "INSERT INTO t VALUES (1, 'a')");
+    await node.settled(AbortSignal.timeout(PROMPT_MS));
+    assert.equal(leased.at(-1), node.id);
+    assert.deepEqual([subscriptions, listeners.size], [1, 1]);
+  } finally {
+    await node.stop();
+  }
+});

@@ -48,9 +48,10 @@ export async function connectBroker(given: BrokerOptions, log: Log): Promise<Bro
   }
 }
 
-function follow(link: NatsLink, listener: (connected: boolean) => void): void {
-  link.onChange(listener);
+function follow(link: NatsLink, listener: (connected: boolean) => void): () => void {
+  const off = link.onChange(listener);
   listener(link.connected);
+  return off;
 }
 
 function requireNames({ streamPrefix, subjectPrefix }: StreamsOptions): void {

@@ -74,9 +74,10 @@ export class Link implements Broker {
     lease: (nodeId: string, _: string, holder: string) => this.lease(nodeId, holder),
   };
 
-  onConnection(listener: (connected: boolean) => void): void {
+  onConnection(listener: (connected: boolean) => void): () => void {
     this.listeners.add(listener);
     listener(this.connected);
+    return () => void this.listeners.delete(listener);
   }
 
   close(): Promise<void> {

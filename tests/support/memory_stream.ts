@@ -88,8 +88,15 @@ function untilAborted(promise: Promise<void>, signal: AbortSignal): Promise<void
   return Promise.race([promise, aborted]);
 }
 
-/** @param leased gets the node ids that ask for a lease */
-export function memoryBroker(stream: MemoryStream, leased: string[] = []): Broker {
+/**
+ * @param leased gets the node ids that ask for a lease
+ * @param listeners those who are told of the connection
+ */
+export function memoryBroker(
+  stream: MemoryStream,
+  leased: string[] = [],
+  listeners = new Set<(connected: boolean) => void>(),
+): Broker {
   stream.direct = true;
   return {
     streams: [stream],
@@ -102,7 +109,11 @@ export function memoryBroker(stream: MemoryStream, leased: string[] = []): Broke
       },
     },
     description: "memory",
-    onConnection: (listener) => listener(true),
+    onConnection(listener) {
+      listeners.add(listener);
+      listener(true);
+      return () => void listeners.delete(listener);
+    },
     close: () => Promise.resolve(),
   };
 }
