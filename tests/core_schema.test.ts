@@ -130,6 +130,39 @@ test("a broken view, or a trigger with an unknown function, keeps no change of t
   assert.equal(b.rows("SELECT * FROM u").length, 3);
 });
 
+test("a disk that is full while a log gets another name leaves the log as it was", async () => {
+  let full = false;
+  const schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+  await using pair = await corePair(schema, {
+    wrap: (db) => ({
+      path: db.path,
+      prepare: (sql) => db.prepare(sql),
+      exec(sql) {
+        if (!full || !sql.startsWith("ALTER TABLE")) return db.exec(sql);
+        // SQLite takes back the transaction by itself
+        db.exec("ROLLBACK");
+        throw new Error("database or disk is full");
+      },
+      setAuthorizer: (authorizer) => db.setAuthorizer(authorizer),
+      function: (...args) => db.function(...args),
+      close: () => db.close(),
+    }),
+  });
+  const { a, b } = pair;
+  await pair.converged("t");
+  const changes = "INSERT INTO t VALUES (1, 'a'); ALTER TABLE t RENAME TO u";
+  a.run(changes);
+  b.run("ALTER TABLE t RENAME TO u");
+  const logged = () => a.rows("SELECT name, sql FROM sqlite_schema WHERE name LIKE '%change_log' OR type = 'trigger'");
+  const before = logged();
+  full = true;
+  assert.throws(() => a.node.install(), /full/);
+  assert.deepEqual(logged(), before);
+  full = false;
+  await pair.converged("u");
+  assert.deepEqual(b.rows("SELECT v FROM u"), [["a"]]);
+});
+
 test("a table that triggers update is renamed, dropped and made again", async () => {
   await using pair = await corePair(`CREATE TABLE t(id INTEGER PRIMARY KEY, v);
     CREATE TABLE s(id INTEGER PRIMARY KEY, n, u UNIQUE);

@@ -1,6 +1,7 @@
 /** Keeps change logs, and the entries in them, in step with their tables while the schema changes. */
 import { OP_DELETE, OP_UPDATE } from "../change.ts";
 import type { Database } from "../database.ts";
+import { sqliteProblem } from "./connection.ts";
 import { fold, id } from "./quote.ts";
 import { PREFIX, type Table } from "./schema.ts";
 import { logName, valueColumn } from "./triggers.ts";
@@ -174,7 +175,9 @@ export class LogUpkeep {
     try {
       this.db.exec(sql);
       return;
-    } catch {
+    } catch (error) {
+      // after some errors (full disk, I/O) SQLite has taken back the transaction: nothing may be written outside of it
+      if (sqliteProblem(error) !== "other") throw error;
       this.db.exec(`CREATE TEMP TABLE ${COPY} AS SELECT * FROM main.${id(then)}`);
     }
     const kept = this.columnsOf(then).slice(3).flatMap((column) => {
