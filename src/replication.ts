@@ -147,23 +147,20 @@ export class Replication {
     const { runtime } = this.options;
     this.broker = broker;
     const wake = () => this.alarm.ring();
-    this.shards = broker.streams.map((stream, shard) => ({
-      publisher: new Publisher({
-        stream,
+    this.shards = broker.streams.map((stream, shard) => {
+      const common = { stream, clock: runtime.clock, log: runtime.log, wake };
+      const publisher = new Publisher({
+        ...common,
         origin: this.nodeId,
         nonce: this.options.nonce,
-        clock: runtime.clock,
-        log: runtime.log,
-        wake,
         rewind: () => this.capture.restart(shard),
         conflict: (other) => this.options.conflict(`process ${other}`),
-      }),
-      subscriber: new Subscriber(
-        { stream, clock: runtime.clock, log: runtime.log, wake },
-        this.applier!.cursor(shard),
-        this.applier!.allSeen(shard),
-      ),
-    }));
+      });
+      const again = () => publisher.restart("subscribed again");
+      const { applier } = this;
+      const subscriber = new Subscriber({ ...common, again }, applier!.cursor(shard), applier!.allSeen(shard));
+      return { publisher, subscriber };
+    });
     for (const { subscriber } of this.shards) this.receiving.push(subscriber.run(this.ended.signal));
     const off = broker.onConnection((connected) => {
       if (connected !== this.connected) {

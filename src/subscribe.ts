@@ -23,6 +23,8 @@ export interface SubscriberOptions {
   readonly log: Log;
   /** messages arrived */
   readonly wake: () => void;
+  /** subscribed again: the stream may have lost its tail in between, also what it had acknowledged */
+  readonly again: () => void;
 }
 
 /** Why a shard does not go on, for the log and `status`; it is tried again from time to time. */
@@ -39,6 +41,7 @@ export class Subscriber {
   private at: Cursor;
   private room = Promise.withResolvers<void>();
   stopped: ShardStop | undefined;
+  private subscribed = false;
   private failures = 0;
   /** why nothing is received, when that does not pass at once */
   failing: string | undefined;
@@ -81,6 +84,8 @@ export class Subscriber {
       await this.compareIdentity();
       if (!this.unreadable) this.stopped = undefined;
       [this.failures, this.failing] = [0, undefined];
+      if (this.subscribed) this.options.again();
+      this.subscribed = true;
       while (!signal.aborted) {
         await this.takeSome(subscription, signal);
         while (this.queueBytes > QUEUE_BYTES && !signal.aborted) await untilAborted(this.room.promise, signal);

@@ -20,7 +20,7 @@ test("a shard that met an unreadable message stays stopped, and says so once", a
   };
   const clock = { now: () => 0, sleep };
   const cursor = { sequence: 0, digest: null, time: 0 };
-  const subscriber = new Subscriber({ stream, clock, log, wake: () => {} }, cursor, new Map());
+  const subscriber = new Subscriber({ stream, clock, log, wake: () => {}, again: () => {} }, cursor, new Map());
   await subscriber.run(enough.signal);
   await settle();
   assert.match(subscriber.stopped?.reason ?? "", /version 99/);
@@ -35,7 +35,11 @@ test("the same message that came again, behind others, is no sign that the strea
   const sleep = () => Promise.resolve(enough.abort(new Error("enough")));
   const log: Log = { debug() {}, info() {}, warn() {}, error() {} };
   const cursor = { sequence: 1, digest: digestOf(data), time: 1_000 };
-  const subscriber = new Subscriber({ stream, clock: { now: () => 0, sleep }, log, wake: () => {} }, cursor, new Map());
+  const subscriber = new Subscriber(
+    { stream, clock: { now: () => 0, sleep }, log, wake: () => {}, again: () => {} },
+    cursor,
+    new Map(),
+  );
   await subscriber.run(enough.signal);
   assert.match(subscriber.stopped?.reason ?? "", /holds another message at sequence 1/);
 });
@@ -56,7 +60,11 @@ test("a stream that loses its tail just before a subscription begins is noticed"
   const sleep = () => Promise.resolve(enough.abort(new Error("enough")));
   const log: Log = { debug() {}, info() {}, warn() {}, error() {} };
   const cursor = { sequence: 1, digest: digestOf(old), time: 0 };
-  const subscriber = new Subscriber({ stream, clock: { now: () => 0, sleep }, log, wake: () => {} }, cursor, new Map());
+  const subscriber = new Subscriber(
+    { stream, clock: { now: () => 0, sleep }, log, wake: () => {}, again: () => {} },
+    cursor,
+    new Map(),
+  );
   await subscriber.run(enough.signal);
   assert.match(subscriber.stopped?.reason ?? "", /holds another message at sequence 1/);
   assert.equal(subscriber.received, 1);
@@ -79,7 +87,11 @@ test("a stream that can't be subscribed to, while the broker is there, is named,
     stream.connected = ++pauses >= 5;
     return Promise.resolve();
   };
-  const subscriber = new Subscriber({ stream, clock: { now: () => 0, sleep }, log, wake: () => {} }, cursor, new Map());
+  const subscriber = new Subscriber(
+    { stream, clock: { now: () => 0, sleep }, log, wake: () => {}, again: () => {} },
+    cursor,
+    new Map(),
+  );
   const running = subscriber.run(enough.signal);
   while (tries <= 30) await settle();
   await settle();
