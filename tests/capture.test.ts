@@ -19,6 +19,23 @@ test("a start keeps transactions whole, however high the numbers of what is pend
   assert.equal(batches.length, 1);
 });
 
+test("a start keeps transactions whole when little is pending, with a wide gap in the numbers", async () => {
+  await using pair = await corePair(
+    "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE u(id INTEGER PRIMARY KEY, v)",
+  );
+  const { a, stream } = pair;
+  await pair.converged();
+  a.crash();
+  a.run("INSERT INTO t VALUES (1, 'a')");
+  a.run("BEGIN; INSERT INTO t VALUES (2, 'b'); INSERT INTO u VALUES (2, 'b'); COMMIT");
+  // as another shard leaves them, whose entries came back
+  a.run("UPDATE __marmot__t_change_log SET seq = 200000 WHERE seq = 2");
+  a.start();
+  await pair.converged("t", "u");
+  const batches = stream.messages.map(({ data }) => decodeMessage(data)).filter(({ frame }) => frame.length > 0);
+  assert.equal(batches.length, 1);
+});
+
 test("entries written between an acknowledgement's commit and the next look are published", async () => {
   let between: (() => void) | undefined;
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", {
@@ -94,8 +111,10 @@ test("what piled up is published although a lock is in the way when a start cuts
   const { a, b } = pair;
   await pair.converged();
   a.crash();
-  a.run("INSERT INTO t SELECT 1, 'a'; UPDATE __marmot__t_change_log SET seq = 100001; UPDATE t SET v = 'b'");
-  a.run("INSERT INTO __marmot__t_change_log(seq, op, val_id, val_v) VALUES (1, 3, 2, NULL)");
+  a.run("INSERT INTO t VALUES (1, 'a')");
+  const rows =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= 100000) SELECT 3, i + 1 FROM n";
+  a.run(`INSERT INTO __marmot__t_change_log(op, val_id) ${rows}; UPDATE t SET v = 'b'`);
   a.start();
   locked = true;
   assert.throws(() => a.node.capture.scan(), /locked/);

@@ -25,6 +25,7 @@ export class ChangeLog {
   private readonly lowestSeq: Statement;
   private readonly bothEnds: Statement;
   private readonly stamp: Statement;
+  private readonly some: Statement;
   private readonly deleteRange: Statement;
   private readonly deleteStamped: Statement;
   /** entries up to here were made before the table had all of its columns */
@@ -38,6 +39,7 @@ export class ChangeLog {
     this.lowestSeq = new LazyStatement(db, () => `SELECT min(seq) FROM ${log}`);
     // not min and max of one SELECT, which would read the whole log
     this.bothEnds = new LazyStatement(db, () => `SELECT (SELECT min(seq) FROM ${log}), (SELECT max(seq) FROM ${log})`);
+    this.some = new LazyStatement(db, () => `SELECT count(*) FROM (SELECT 1 FROM ${log} LIMIT ?)`);
     this.stamp = new LazyStatement(db, () => `SELECT stamp FROM ${log} WHERE seq = ?`);
     this.deleteRange = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
     this.deleteStamped = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
@@ -95,6 +97,11 @@ export class ChangeLog {
   ends(): { readonly lowest: number; readonly highest: number } {
     const [lowest, highest] = this.bothEnds.get()!;
     return { lowest: Number(lowest ?? 0), highest: Number(highest ?? 0) };
+  }
+
+  /** how many entries there are; not more than `limit` are counted */
+  count(limit: number): number {
+    return Number(this.some.get(BigInt(limit))![0]);
   }
 
   /** undefined when there is no such entry */
