@@ -21,12 +21,12 @@ const SCANS_APART_MS = 3;
 const BUSY_SCANS_APART_MS = 10;
 const BUSY_CHANGES = 50;
 /**
- * A writer is restless when scans find so many changes, each so soon after the last, ms. Nothing is watched after so many
- * of them; one that found fewer counts for two of them.
+ * A writer is restless when so many changes come at once, each time so soon after the last, ms. Nothing is watched after
+ * so many times; one with fewer changes counts for two of them.
  */
 const RESTLESS_CHANGES = 8;
 const RESTLESS_MS = 50;
-const RESTLESS_SCANS = 20;
+const RESTLESS_TIMES = 20;
 /** A commit has several events. Those that come so soon after it was seen, or was our own, are most likely its own, ms */
 const SAME_COMMIT_MS = 2;
 /**
@@ -47,6 +47,23 @@ const SCHEMA_LIMIT_MS = 1_000;
 /** The file is not the one this process left. */
 export class ReplacedError extends Error {}
 
+/** Does somebody write without rest? */
+class Restlessness {
+  private times = 0;
+  private at = -Infinity;
+
+  /** So many changes were written. */
+  add(now: number, changes: number): void {
+    const isMuch = changes >= RESTLESS_CHANGES && now < this.at + RESTLESS_MS;
+    this.times = Math.max(0, Math.min(2 * RESTLESS_TIMES, this.times + (isMuch ? 1 : -2)));
+    this.at = now;
+  }
+
+  lasts(now: number): boolean {
+    return this.times >= RESTLESS_TIMES && now < this.at + RESTLESS_MS;
+  }
+}
+
 export class Observation {
   private readonly dataVersion: Statement;
   private lastDataVersion: number | undefined;
@@ -60,8 +77,8 @@ export class Observation {
   private schema: { version: number; quietSince: number; first: number } | undefined;
   private readonly inode: bigint;
   private inodeAfter = -Infinity;
-  private restlessScans = 0;
-  private scannedAt = -Infinity;
+  private readonly application = new Restlessness();
+  private readonly own = new Restlessness();
   /** not scanned again before this time, ms */
   scanAfter = 0;
 
@@ -81,8 +98,8 @@ export class Observation {
   }
 
   /**
-   * Rings at events of the file until aborted. While somebody writes without rest there is one for every write, and to
-   * take them is a sixth of what this process does (measured on Deno): then the file is looked at from time to time.
+   * Rings at events of the file until aborted. While somebody writes without rest, this process included, there is one for
+   * every write, and to take them is a sixth of what it does (measured on Deno): then it looks from time to time.
    */
   async follow({ clock, watch }: Runtime, ring: () => void, signal: AbortSignal): Promise<void> {
     try {
@@ -117,15 +134,13 @@ export class Observation {
    */
   scanned(start: number, changes: number, spent: number): void {
     const busy = changes > BUSY_CHANGES;
-    const restless = changes >= RESTLESS_CHANGES && start < this.scannedAt + RESTLESS_MS;
-    this.restlessScans = Math.max(0, Math.min(2 * RESTLESS_SCANS, this.restlessScans + (restless ? 1 : -2)));
-    this.scannedAt = start;
+    this.application.add(start, changes);
     const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent);
     this.scanAfter = start + Math.max(SCANS_APART_MS, apart);
   }
 
   private isRestless(now: number): boolean {
-    return this.restlessScans >= RESTLESS_SCANS && now < this.scannedAt + RESTLESS_MS;
+    return this.application.lasts(now) || this.own.lasts(now);
   }
 
   /** A file was written to: perhaps by a commit. */
@@ -134,8 +149,9 @@ export class Observation {
     this.eventAt = now < this.sameCommitUntil ? now - EVENT_SPIN_MS : now;
   }
 
-  /** This connection has committed. */
-  wrote(now: number): void {
+  /** This connection has committed so many changes. */
+  wrote(now: number, changes: number): void {
+    this.own.add(now, changes);
     this.sameCommitUntil = now + SAME_COMMIT_MS;
   }
 

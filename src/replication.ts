@@ -352,8 +352,8 @@ export class Replication {
     for (const delivery of subscriber.queue.slice(0, applied.messages)) publisher.observe(delivery);
     subscriber.passed(applied.messages);
     const end = clock.now();
-    this.observation.wrote(end);
     const { changes, ms } = applied;
+    this.observation.wrote(end, changes);
     if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes, ms: Math.round(ms) });
     this.applyAfter = nextTransaction(pace, start, end);
     return 0;

@@ -7,8 +7,43 @@ import { tempFolder } from "./support/tmp.ts";
 
 const COMMITS = 1_000;
 const CHANGES = 50;
+/** Commits after which it is clear whether somebody rests: fewer, and more than twice as many */
+const SOON = 20;
 const LONG_AFTER_MS = 60_000;
 const SLEPT_AT_LEAST_MS = 1;
+
+for (const who of ["an application", "the node itself"]) {
+  test(`nothing is watched while ${who} writes without rest, and again when it rests`, async () => {
+    await using folder = await tempFolder();
+    const path = folder.file("app.db");
+    const app = openDatabase(path);
+    app.exec("CREATE TABLE t(v)");
+    const observation = new Observation(app);
+    const end = new AbortController();
+    let now = 0;
+    const watched: boolean[] = [];
+    let watching = false;
+    const sleep = (ms: number) => Promise.resolve().then(() => void (now += Math.max(SLEPT_AT_LEAST_MS, ms)));
+    const watch = () => {
+      watching = true;
+      const wait = (_: number, signal: AbortSignal) =>
+        sleep(SLEPT_AT_LEAST_MS).then(() => (signal.throwIfAborted(), true));
+      return { wait, close: () => watching = false };
+    };
+    const ring = () => {
+      watched.push(watching);
+      if (watched.length === 2 * COMMITS) return end.abort();
+      if (watched.length > COMMITS) return;
+      if (who === "the node itself") observation.wrote(now, CHANGES);
+      else observation.scanned(now, CHANGES, 0);
+    };
+    await observation.follow({ clock: { now: () => now, sleep }, watch } as unknown as Runtime, ring, end.signal);
+    assert.ok(watched.slice(0, SOON).every((one) => one));
+    assert.ok(watched.slice(2 * SOON, COMMITS).every((one) => !one));
+    assert.ok(watched.slice(COMMITS + SOON).every((one) => one));
+    app.close();
+  });
+}
 
 test("an idle node looks once a second, also after an application that wrote without rest", async () => {
   await using folder = await tempFolder();
