@@ -36,16 +36,16 @@ export function paceFor(isWriting: boolean): Pace {
   return isWriting ? GENTLE_PACE : FULL_PACE;
 }
 
-/** A pace is stretched to so many times its length at most. */
-const STRETCH_LIMIT = 20;
+/** A pace is stretched to this length at most, ms */
+const STRETCH_LIMIT_MS = 1_000;
 
 /**
  * Laying pending entries over what was touched takes a time that does not grow with the changes of a transaction: when it
- * is long, the transaction is as well, or catching up would take ever longer.
+ * is long, the rest of the transaction is as long, or catching up would take ever longer.
  * @param rebaseMs how long it took last time, ms
  */
 export function stretched(pace: Pace, rebaseMs: number): Pace {
-  const times = Math.min(STRETCH_LIMIT, Math.max(1, rebaseMs / pace.ms));
+  const times = Math.max(1, Math.min(STRETCH_LIMIT_MS, rebaseMs) / pace.ms);
   return { ...pace, ms: pace.ms * times, changes: pace.changes * times };
 }
 

@@ -175,3 +175,20 @@ test("a disk that is full for a moment lets no trigger take effect twice", async
     assert.deepEqual(pair.b.rows("SELECT n FROM b"), [[1]]);
   }
 });
+
+test("a UNIQUE constraint with all of the key in it displaces nothing, and does not count", async () => {
+  await using pair = await corePair(`CREATE TABLE t(a TEXT, b TEXT COLLATE NOCASE, c UNIQUE, v, PRIMARY KEY (a, b),
+    UNIQUE (v, b, a), UNIQUE (a, b COLLATE BINARY, c), UNIQUE (a COLLATE NOCASE, b), UNIQUE (a, v))`);
+  const { captured } = pair.a.node.installed;
+  const terms = captured.get("t")!.uniques.map((unique) =>
+    unique.terms.map(({ sql, collation }) => `${sql} ${collation}`)
+  );
+  assert.deepEqual(terms.map(String).sort(), [
+    `"a" BINARY,"v" BINARY`,
+    `"a" NOCASE,"b" NOCASE`,
+    `"c" BINARY`,
+  ]);
+  pair.a.run("INSERT INTO t VALUES ('x', 'y', 1, 1)");
+  pair.b.run("INSERT INTO t VALUES ('x', 'Y', 2, 2), ('X', 'z', 3, 1)");
+  await pair.converged("t");
+});

@@ -17,6 +17,8 @@ const STEP = 5_000;
 /** stale entries that are borne before the index is built again */
 const STALE_LIMIT = 50_000;
 const FIRST_CAPACITY = 1024;
+/** rows whose last entry is known by its key and values, to be found when the next one comes */
+const RECENT = 1_000;
 /** entries between two that are wanted, which are read rather than left out */
 const NEAR = 16;
 const NONE = -1;
@@ -36,6 +38,8 @@ export class PendingIndex {
   private size = 0;
   /** highest seq that is in the index */
   private position = 0;
+  /** by key and UNIQUE values, where the last entry that has them begins */
+  private readonly recent = new Map<string, number>();
   private readonly uniques: readonly PlainUnique[];
   /** some UNIQUE constraint can't be computed from an entry: every entry may be touched */
   private readonly opaque: boolean;
@@ -75,15 +79,39 @@ export class PendingIndex {
       const values: SqlValue[] = [];
       readExact(row, 1, this.columns.length, this.encoding).forEach((value, i) => values[this.columns[i]!] = value);
       const seq = Number(row[0]);
-      for (const hash of this.hashesOf(values)) this.add(hash, seq);
+      const hashes = this.hashesOf(values);
+      const name = hashes.length > 1 && !this.isPartial ? this.identitiesOf(values).join("\n") : undefined;
+      if (name === undefined || !this.overwrite(name, hashes, seq)) {
+        if (name !== undefined) this.remember(name, this.size);
+        for (const hash of hashes) this.add(hash, seq);
+      }
       this.position = seq;
     }
     return rows.length < STEP;
   }
 
+  /**
+   * Gives an upsert the place of one with the same key and values, if no entry between them has one of these: what
+   * `withoutOverwritten` would leave out need not be found. A row that is updated for hours has thousands of entries.
+   */
+  private overwrite(name: string, hashes: readonly number[], seq: number): boolean {
+    const slot = this.recent.get(name);
+    if (slot === undefined || !hashes.every((hash, i) => this.newest(hash) === slot + i)) return false;
+    this.remember(name, slot);
+    this.seqs.fill(seq, slot, slot + hashes.length);
+    return true;
+  }
+
+  private remember(name: string, slot: number): void {
+    this.recent.delete(name);
+    this.recent.set(name, slot);
+    if (this.recent.size > RECENT) { for (const [oldest] of this.recent) return void this.recent.delete(oldest); }
+  }
+
   /** Entries were acknowledged: numbers above the highest one left will be used again. */
   acknowledged(highest: number): void {
-    if (highest === 0) this.clear();
+    // those that are left may have given their places to some that are gone
+    if (highest === 0 || (highest < this.position && this.recent.size > 0)) this.clear();
     this.position = Math.min(this.position, highest);
   }
 
@@ -165,7 +193,7 @@ export class PendingIndex {
     const next = new Map<string, { readonly place: number; readonly all: string }>();
     for (let place = entries.length - 1; place >= 0; place--) {
       const entry = entries[place]!;
-      const names = this.identitiesOf(entry);
+      const names = this.namesOf(entry);
       const all = entry.op === OP_DELETE ? "" : names.join("\n");
       const after = names.map((name) => next.get(name)).filter((other) => other !== undefined);
       const first = after.reduce((a, b) => b.place < a.place ? b : a, after[0] ?? { place: -1, all: "" });
@@ -175,12 +203,17 @@ export class PendingIndex {
     return kept.reverse();
   }
 
-  /** Equal strings are one key, or one value of a UNIQUE constraint. */
-  private identitiesOf(entry: Change): string[] {
-    const names = [`key ${canonicalKey(this.keyOf(entry), this.table.collations)}`];
-    if (entry.op === OP_DELETE) return names;
+  private namesOf(entry: Change): string[] {
+    if (entry.op !== OP_DELETE) return this.identitiesOf(entry.values);
+    return [`key ${canonicalKey(entry.values, this.table.collations)}`];
+  }
+
+  /** Of a row: equal strings are one key, or one value of a UNIQUE constraint. */
+  private identitiesOf(row: readonly SqlValue[]): string[] {
+    const valuesOf = (columns: readonly number[]) => columns.map((column) => row[column] ?? null);
+    const names = [`key ${canonicalKey(valuesOf(this.table.keyIndexes), this.table.collations)}`];
     this.uniques.forEach(({ columns, collations }, place) => {
-      const values: SqlValue[] = columns.map((column) => entry.values[column]!);
+      const values = valuesOf(columns);
       if (!values.includes(null)) names.push(`${place} ${canonicalKey(values, collations)}`);
     });
     return names;
@@ -210,6 +243,11 @@ export class PendingIndex {
     for (let at = this.buckets[hash & (this.buckets.length - 1)]!; at !== NONE; at = this.next[at]!) {
       if (this.hashes[at] === hash) yield at;
     }
+  }
+
+  private newest(hash: number): number | undefined {
+    for (const slot of this.slots(hash)) return slot;
+    return undefined;
   }
 
   /** All hashes of the entry of a slot: they were added one after the other. */
@@ -257,6 +295,7 @@ export class PendingIndex {
   }
 
   private clear(): void {
+    this.recent.clear();
     this.position = 0;
     if (this.size === 0) return;
     this.size = 0;

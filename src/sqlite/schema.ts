@@ -226,7 +226,7 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
   const keyIndex = row.indexes.find((index) => index.origin === "pk");
   const assignedKey = !byRowid && keyIndex === undefined && !row.withoutRowid;
   const collations = key.map((_, place) => keyIndex?.terms[place]?.collation ?? "BINARY");
-  const uniques = row.indexes.filter((index) => index.origin !== "pk").map((index) => describeUnique(index, sqlOf));
+  const all = row.indexes.filter((index) => index.origin !== "pk").map((index) => describeUnique(index, sqlOf));
   const sql = sqlOf.get(`table ${fold(row.name)}`) ?? "";
   return {
     name: row.name,
@@ -239,13 +239,13 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
     keyIndexes: key.map((name) => columns.indexOf(name)),
     collations,
     nullableKey: !byRowid && !assignedKey && !row.withoutRowid && keyColumns.some((column) => !column.notNull),
-    uniques,
+    uniques: all.filter((unique) => !holdsKey(unique, key, collations)),
     assignedKey,
     cascadesOnUpdate: row.cascades,
     cascadesToItself: row.cascadesToItself,
     conflictClause: /\bON\s+CONFLICT\b/i.test(sql),
     sql,
-    fingerprint: fingerprint(key, collations, uniques),
+    fingerprint: fingerprint(key, collations, all),
   };
 }
 
@@ -281,6 +281,15 @@ function describeUnique(index: IndexRow, sqlOf: Map<string, string>): Unique {
     collation: term.collation,
   }));
   return { name: index.name, terms, where: parts.where };
+}
+
+/** Are rows that are equal in these terms one row, since the key is among them? Then none displaces another. */
+function holdsKey({ terms }: Unique, key: readonly string[], collations: readonly string[]): boolean {
+  return key.every((column, place) =>
+    terms.some(({ sql, collation }) =>
+      sql === id(column) && [fold(collations[place]!), "binary"].includes(fold(collation))
+    )
+  );
 }
 
 /**

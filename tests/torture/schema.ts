@@ -8,17 +8,16 @@ export const SHARED_SUM = SHARED_ACCOUNTS * BALANCE;
 /** rows of a node that are always written together */
 export const PULSES = 5;
 
-/** Tables whose transactions must be seen whole have a UNIQUE constraint: however many shards, each is on one. */
+/** Tables whose transactions must be seen whole have a key that ignores case: however many shards, each is on one. */
 const TABLES = `
   PRAGMA journal_mode = WAL;
   CREATE TABLE list(id TEXT PRIMARY KEY, node TEXT NOT NULL, place INTEGER NOT NULL, payload);
   CREATE TABLE task(id TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE counter(node TEXT PRIMARY KEY, n INTEGER NOT NULL, increments INTEGER NOT NULL);
   CREATE TABLE register(k INTEGER PRIMARY KEY, v TEXT);
-  CREATE TABLE pulse(node TEXT, place INTEGER, n INTEGER, PRIMARY KEY (node, place), UNIQUE (place, node));
-  CREATE TABLE own_bank(node TEXT, account INTEGER, balance INTEGER NOT NULL,
-    PRIMARY KEY (node, account), UNIQUE (account, node));
-  CREATE TABLE shared_bank(account INTEGER PRIMARY KEY, balance INTEGER NOT NULL, UNIQUE (account, balance));
+  CREATE TABLE pulse(node TEXT COLLATE NOCASE, place INTEGER, n INTEGER, PRIMARY KEY (node, place));
+  CREATE TABLE own_bank(node TEXT COLLATE NOCASE, account INTEGER, balance INTEGER NOT NULL, PRIMARY KEY (node, account));
+  CREATE TABLE shared_bank(account TEXT COLLATE NOCASE PRIMARY KEY, balance INTEGER NOT NULL);
   CREATE TABLE seat(id INTEGER PRIMARY KEY, place INTEGER UNIQUE, holder TEXT);`;
 
 function numbers(count: number): number[] {
