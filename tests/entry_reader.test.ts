@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { SqlText, type SqlValue } from "../src/change.ts";
+import type { Database } from "../src/database.ts";
 import { openDatabase } from "../src/sqlite/connection.ts";
 import { EntryReader } from "../src/sqlite/entry_reader.ts";
 import { Random } from "./support/random.ts";
@@ -66,3 +67,24 @@ for (const encoding of ["UTF-8", "UTF-16le"]) {
     app.close();
   });
 }
+
+test("a lock that ends the read in which a text was seen first leaves nothing unread", async () => {
+  await using folder = await tempFolder();
+  const db = openDatabase(folder.file("a.db"));
+  db.exec("CREATE TABLE log(seq INTEGER PRIMARY KEY, op, stamp, a, b)");
+  db.exec("INSERT INTO log VALUES (1, 1, 1, 'a', 'x'), (2, 1, 2, 7, CAST(x'610062' AS TEXT)), (3, 1, 3, 7, 'b')");
+  let locked = false;
+  const prepare = (sql: string) => {
+    if (locked) throw new Error("database is locked");
+    return db.prepare(sql);
+  };
+  const reader = new EntryReader({ ...db, prepare } as Database, "log", ["l.a", "l.b"], "UTF-8");
+  const read = () => reader.read(0, 3, 3).map(({ values }) => values.map(expected));
+  reader.read(2, 3, 1);
+  locked = true;
+  // the first text of a column, and then one that is read again as bytes, which takes a statement more
+  assert.throws(read, /locked/);
+  locked = false;
+  assert.deepEqual(read(), [[["text", "61"], ["text", "78"]], [7n, ["text", "610062"]], [7n, ["text", "62"]]]);
+  db.close();
+});

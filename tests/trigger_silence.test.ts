@@ -20,6 +20,8 @@ const REFUSALS: readonly string[] = [
   `BEFORE INSERT ON "t" FOR EACH ROW WHEN NEW.v <> 'BEGIN; END' AND EXISTS (SELECT 1) BEGIN
     SELECT 'a; b', ";" FROM (SELECT 1 AS ";") UNION ALL SELECT 1, RAISE(ABORT, 'no'); -- END;
     WITH x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x WHERE n < 3) SELECT RAISE(ABORT, 'no') FROM x WHERE n = (SELECT max(n) FROM x); END`,
+  `AFTER INSERT ON t WHEN EXISTS (SELECT 1 FROM t WHERE id = NEW.id) BEGIN
+    SELECT RAISE(ABORT, 'no'); INSERT OR REPLACE INTO t VALUES (NEW.id + 1, 'made'); END`,
 ];
 
 for (const [place, refusal] of REFUSALS.entries()) {

@@ -30,6 +30,8 @@ export class EntryReader {
   private asStrings: Statement;
   /** columns in which text was seen, and so have their length in the result */
   private readonly texts = new Set<number>();
+  /** how many of them have it in the statement as it is */
+  private withLength = 0;
   /** for each column the place of its length in the result, 0 if it has none */
   private lengthAt: readonly number[] = [];
   private pool = new Uint8Array(POOL_BYTES);
@@ -54,15 +56,16 @@ export class EntryReader {
     const range = [BigInt(after), BigInt(to), BigInt(limit)] as const;
     if (this.encoding !== "UTF-8") return this.asBytes.all(...range).map((row) => this.exact(row));
     for (;;) {
-      const known = this.texts.size;
+      // also after a read that a lock ended when it had just seen the first text of a column
+      if (this.texts.size > this.withLength) this.asStrings = this.compile();
       const entries = this.asStrings.all(...range).map((row) => this.quick(row));
-      if (this.texts.size === known) return entries;
-      this.asStrings = this.compile();
+      if (this.texts.size === this.withLength) return entries;
     }
   }
 
   private compile(): Statement {
     const texts = [...this.texts];
+    this.withLength = texts.length;
     this.lengthAt = this.columns.map((_, column) => {
       const place = texts.indexOf(column);
       return place < 0 ? 0 : FIRST_VALUE + this.columns.length + place;

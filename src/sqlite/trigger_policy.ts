@@ -109,17 +109,21 @@ export class TriggerPolicy {
     return mute === "all" || mute?.isStep() ? SQLITE_IGNORE : SQLITE_OK;
   }
 
-  /** A trigger that is tried out is silenced as the one it stands for. */
+  /**
+   * A trigger that is tried out is silenced as the one it stands for, and the others as they will be: what one of them
+   * inserts into this table would fire it again.
+   */
   private count(
     counted: NonNullable<TriggerPolicy["counted"]>,
     action: number,
     name: string | null,
     trigger: string | null,
   ): number {
-    if (trigger !== COUNTED) return SQLITE_OK;
-    if (action === SQLITE_SELECT) counted.selects++;
-    if (action === SQLITE_FUNCTION && name === NESTED) counted.programs++;
-    return action === SQLITE_INSERT && (counted.silenced || this.arrives(name)) ? SQLITE_IGNORE : SQLITE_OK;
+    if (trigger === null) return SQLITE_OK;
+    if (trigger === COUNTED && action === SQLITE_SELECT) counted.selects++;
+    if (trigger === COUNTED && action === SQLITE_FUNCTION && name === NESTED) counted.programs++;
+    const silenced = trigger === COUNTED ? counted.silenced : this.silenced.has(trigger);
+    return action === SQLITE_INSERT && (silenced || this.arrives(name)) ? SQLITE_IGNORE : SQLITE_OK;
   }
 
   /** What a trigger writes to this table was captured at the origin, and comes by itself. */
