@@ -48,14 +48,16 @@ interface Reader {
 }
 
 interface Source {
+  /** of the table, folded */
+  readonly name: string;
   readonly log: ChangeLog;
-  readonly agreed: Agreement;
 }
 
 export type Scan = { readonly kind: "schema changed" } | { readonly kind: "scanned"; readonly changes: number };
 
 export class Capture {
   private readonly sources = new Map<string, Source>();
+  private placements: ReadonlyMap<string, Agreement> = new Map();
   private readonly readers: Reader[];
   private marks: Mark[] = [];
   private readonly scannedTo = new Map<string, number>();
@@ -95,6 +97,7 @@ export class Capture {
 
   /**
    * Takes up the schema that install left. Positions in logs that are still there are kept.
+   * @param placements looked up when a row is read: with several shards, nothing is before its table is agreed about
    * @returns whether a log that was read is gone: publishers must start anew, or a message that is still on its way would
    * acknowledge an entry that uses its number
    */
@@ -107,11 +110,8 @@ export class Capture {
     this.heads = headQueries(this.db, [...tables.entries()].map(([name, log]) => [name, log.shape.table]));
     this.sources.clear();
     this.shared.clear();
-    for (const [name, log] of tables) {
-      // nothing is published before it is agreed
-      const agreed = placements.get(name) ?? { placement: "rows", home: name };
-      this.sources.set(name, { log, agreed });
-    }
+    for (const [name, log] of tables) this.sources.set(name, { name, log });
+    this.placements = placements;
     const gone = [...this.scannedTo.keys()].filter((name) => !tables.has(name));
     for (const name of gone) this.forget(name);
     this.version = version;
@@ -336,7 +336,8 @@ export class Capture {
     }
   }
 
-  private shardOf({ log, agreed: { placement, home } }: Source, change: Change): number {
+  private shardOf({ name, log }: Source, change: Change): number {
+    const { placement, home } = this.placements.get(name)!;
     const { key, collations } = log.shape;
     const hashed = placement === "whole" ? hashKey(home, [], []) : hashKey(home, keyOf(change, key), collations);
     return shardOf(hashed, this.shards);

@@ -15,8 +15,6 @@ export class Placements {
   private failures = 0;
   /** the last that was found to fit what is agreed */
   private fitting: Installed | undefined;
-  /** capture has not taken up all that is agreed: it may not hash a row before */
-  isNews = false;
   /** why nothing is published: tables that can't be placed, or not as the cluster has agreed */
   trouble: string | undefined;
 
@@ -77,7 +75,6 @@ export class Placements {
     const first = await registry.agreePlacement(home, { placement, home });
     // a node that did not see the rename gets the home of those that did
     this.agreed.set(name, name === home ? first : await registry.agreePlacement(name, first));
-    this.isNews = true;
   }
 
   private stop(reason: string): void {

@@ -138,7 +138,6 @@ export class Replication {
       for (const { publisher } of this.shards) publisher.restart("a table was renamed or dropped");
       this.settling.startAnew();
     }
-    this.placements.isNews = false;
   }
 
   /** The broker is there: streams are read and written from now on. */
@@ -302,8 +301,6 @@ export class Replication {
       this.place();
       return this.shards.length === 0 ? pause : PLACEMENT_RETRY_MS;
     }
-    // here, since a lock may be in its way: the step is tried again
-    if (this.placements.isNews) this.takeUp();
     for (const [shard, { publisher, subscriber }] of this.shards.entries()) {
       if (subscriber.stopped !== undefined) continue;
       const cursor = this.applier!.cursor(shard).sequence;

@@ -36,24 +36,6 @@ test("a renamed table keeps what the cluster agreed about its rows, also on a no
   assert.deepEqual(others.all.get("u"), { placement: "whole", home: "t" });
 });
 
-test("what was agreed is news from the moment it is known, also while others are asked about", async () => {
-  const schema = ["t", "u"].map((table) => `CREATE TABLE ${table}(id INTEGER PRIMARY KEY)`).join(";");
-  await using pair = await corePair(schema);
-  const { installed } = pair.a.node;
-  const registry = memoryRegistry();
-  const placements = new Placements(2, keptLog());
-  const known: [boolean, number][] = [];
-  const agreePlacement = (table: string, proposal: Agreement) => {
-    known.push([placements.isNews, placements.all.size]);
-    return registry.agreePlacement(table, proposal);
-  };
-  await placements.ask({ ...registry, agreePlacement }, installed);
-  assert.deepEqual(known, [[false, 0], [true, 1]]);
-  // what is known is not asked for again: capture has it, or must take it up
-  await placements.ask({ ...registry, agreePlacement }, installed);
-  assert.equal(known.length, 2);
-});
-
 function memoryRegistry() {
   const agreed = new Map<string, Agreement>();
   return {

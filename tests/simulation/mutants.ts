@@ -29,20 +29,6 @@ const MENDED: readonly Mutant[] = [
     "",
   ),
   mutant(
-    "registry's answer taken up at once",
-    "what follows from an answer is done in a step, which may be tried again after a lock",
-    "replication",
-    "(answered) => answered && this.alarm.ring(),",
-    "(answered) => answered && (this.takeUp(), this.alarm.ring()),",
-  ),
-  mutant(
-    "agreed name not taken up",
-    "no row is hashed before capture has taken up what is agreed",
-    "replication",
-    "if (this.placements.isNews) this.takeUp();",
-    "",
-  ),
-  mutant(
     "start does not wait for a lock",
     "a start waits for a lock that is in the way of anything it reads",
     "marmot",
