@@ -14,6 +14,9 @@ const COPIED = ["src", "tests/simulation", "tests/support/random.ts", "scripts/s
 /** Of what a history shows, characters */
 const SHOWN = 120;
 
+/** Where a history has its files */
+const FOLDER = /\S*marmot-sim-\w+\//g;
+
 export interface Found {
   readonly name: string;
   readonly rule: string;
@@ -43,8 +46,9 @@ export async function hunt(mutant: Mutant, firstSeed: number, mostSeeds: number)
     if (shown?.failure.startsWith(BROKEN)) throw new Error(`${mutant.name}: ${shown.failure}`);
     const seconds = Math.round((performance.now() - started) / 1000);
     const histories = shown === undefined ? null : shown.seed - firstSeed + 1;
-    const [first = ""] = shown?.failure.split("\n") ?? [];
-    return { name: mutant.name, rule: mutant.rule, firstSeed, histories, seconds, shown: first.slice(0, SHOWN) };
+    const [line = ""] = shown?.failure.split("\n") ?? [];
+    const first = line.replaceAll(FOLDER, "").slice(0, SHOWN);
+    return { name: mutant.name, rule: mutant.rule, firstSeed, histories, seconds, shown: first };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
