@@ -105,7 +105,10 @@ export class PendingIndex {
   private remember(name: string, slot: number): void {
     this.recent.delete(name);
     this.recent.set(name, slot);
-    if (this.recent.size > RECENT) { for (const [oldest] of this.recent) return void this.recent.delete(oldest); }
+    if (this.recent.size <= RECENT) return;
+    // a Map keeps the order in which keys were set
+    const [oldest] = this.recent.keys();
+    this.recent.delete(oldest!);
   }
 
   /** Entries were acknowledged: numbers above the highest one left will be used again. */
