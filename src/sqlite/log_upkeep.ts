@@ -104,15 +104,17 @@ export class LogUpkeep {
 
   /**
    * A trigger that was newer than ours wrote to rows before we saw them, so entries after `since` may hold old images, in
-   * the wrong order. What they are about is logged again from the rows themselves. Where UNIQUE values displace rows, an
-   * old image may have displaced one at a replica: the rows that hold such a value now are logged too.
+   * the wrong order. What they are about is logged again from the rows themselves; not where the last entry says what its
+   * row is: it may be published already, and would be newer than it should be if it were so again. Where UNIQUE values
+   * displace rows, an old image in front of it may have displaced one at a replica: there all of them count, and the rows
+   * that hold such a value now.
    */
   refresh(table: Table, since: number): void {
     const log = id(logName(table.name));
     const keys = table.key.map((column) => id(valueColumn(column)));
     const images = table.columns.map((column) => `${id(valueColumn(column))} AS ${id(column)}`).join(", ");
-    this.db.exec(`CREATE TEMP TABLE marmot_refresh AS SELECT ${images} FROM ${log} WHERE seq > ${since}`);
-    if (table.uniques.length === 0) this.db.exec(`DELETE FROM ${log} WHERE seq > ${since}`);
+    const entries = table.uniques.length > 0 ? `seq > ${since}` : this.untrueSql(table, since);
+    this.db.exec(`CREATE TEMP TABLE marmot_refresh AS SELECT ${images} FROM ${log} AS e WHERE ${entries}`);
     const same = table.key.map((key) => `r.${id(key)} IS t.${id(key)}`).join(" AND ");
     const keyNames = table.key.map((key) => `r.${id(key)}`).join(", ");
     this.db.exec(
@@ -132,6 +134,21 @@ export class LogUpkeep {
       : `${keyRow} IN (SELECT ${table.key.map((key) => id(key)).join(", ")} FROM temp.marmot_refresh)`;
     this.logRows(table, `AS t WHERE ${[direct, ...touched].join(" OR ")}`);
     this.db.exec("DROP TABLE temp.marmot_refresh");
+  }
+
+  /** The last entry of each key, where it does not say what the row is. */
+  private untrueSql(table: Table, since: number): string {
+    const log = id(logName(table.name));
+    const keys = table.key.map((column) => id(valueColumn(column))).join(", ");
+    const last = `SELECT max(seq) FROM ${log} WHERE seq > ${since} GROUP BY ${keys}`;
+    const same = table.key.map((column) => `t.${id(column)} IS e.${id(valueColumn(column))}`).join(" AND ");
+    const row = `SELECT 1 FROM main.${id(table.name)} AS t WHERE ${same}`;
+    // a column's collation, and its affinity, may call different values the same
+    const exact = (value: string) => [`${value} COLLATE BINARY`, `typeof(${value})`];
+    const now = table.columns.flatMap((column) => exact(`t.${id(column)}`)).join(", ");
+    const said = table.columns.flatMap((column) => exact(`e.${id(valueColumn(column))}`)).join(", ");
+    return `seq IN (${last}) AND ` +
+      `CASE op WHEN ${OP_DELETE} THEN EXISTS (${row}) ELSE NOT EXISTS (${row} AND (${now}) IS (${said})) END`;
   }
 
   /** Logs rows of the table as they are. @returns how many */

@@ -80,12 +80,7 @@ function noEcho(world: World, node: SimulatedNode, { stamps }: Glance): Entry[] 
       throw new Violation(`I5: ${node.name} logged ${entry.table} ${entry.values} by itself`);
     }
     world.entries.record(entry);
-  }
-  if (node.logged) {
-    node.logged = false;
-    const there = new Set([...stamps, ...others.map(({ stamp }) => stamp)]);
-    for (const stamp of node.must) if (!there.has(stamp) && !world.entries.hasTravelled(stamp)) node.must.delete(stamp);
-    for (const stamp of there) node.must.add(stamp);
+    node.must.add(entry.stamp);
   }
   return stamps.map((stamp) => world.entries.of(stamp));
 }

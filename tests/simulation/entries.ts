@@ -18,7 +18,6 @@ export interface Entry {
 
 export class Entries {
   private readonly byStamp = new Map<string, Entry>();
-  private readonly sent = new Set<string>();
   private readonly expected = new Set<string>();
 
   /** Marmot's own statement logs a row with this stamp. */
@@ -32,10 +31,6 @@ export class Entries {
 
   has(stamp: string): boolean {
     return this.byStamp.has(stamp);
-  }
-
-  hasTravelled(stamp: string): boolean {
-    return this.sent.has(stamp);
   }
 
   of(stamp: string): Entry {
@@ -52,7 +47,6 @@ export class Entries {
   /** An entry as a message carries it. */
   travelled(stamp: string, op: number, columns: readonly string[], values: readonly string[]): Entry {
     const entry = this.byStamp.get(stamp);
-    this.sent.add(stamp);
     if (entry === undefined) throw new Violation("I5: a message holds an entry that no application made");
     if (entry.values.length === 0) return { ...entry, op, columns, values };
     const as = (names: readonly string[], some: readonly string[]) =>

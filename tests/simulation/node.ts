@@ -46,8 +46,6 @@ export class SimulatedNode {
   readonly changing: ChangingLaw | undefined;
   /** a table without Marmot's triggers, for now */
   rebuilt: string | undefined;
-  /** Marmot has logged rows anew: entries that were there are gone with it */
-  logged = false;
   /** a copy of another node's file, started as it is: it must not come to life */
   isTwin = false;
   /** what is in the way of the next statements */
@@ -109,7 +107,6 @@ export class SimulatedNode {
 
   /** Between Marmot's statements others write, hold locks, and disks are full. */
   beforeStatement(sql: string, executes: boolean): void {
-    if (sql.startsWith("DELETE") && LOGS_ANEW.test(sql)) this.logged = true;
     if (this.inside || this.world.ending || !this.world.begun) return;
     const { random, setting, counters } = this.world;
     // not while it only looks whether there is anything to do, or the two would keep each other going for ever
@@ -159,9 +156,6 @@ export class SimulatedNode {
     this.file.close();
   }
 }
-
-/** Marmot takes entries out that may hold old images, and logs their rows as they are. */
-const LOGS_ANEW = /^DELETE FROM "__marmot__\w+_change_log" WHERE seq > \d/;
 
 /** An application that holds a lock is in the way of everything but the end of a transaction that failed. */
 function hits({ kind }: StatementFault, sql: string, executes: boolean): boolean {
