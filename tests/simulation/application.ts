@@ -84,9 +84,9 @@ export class Application {
 
   /** A change of the schema. */
   change(sql: string): boolean {
-    const { world: { setting }, file } = this.node;
+    const { world: { setting: { migrations } }, file, changes } = this.node;
     if (this.holding || this.awaitsCapture) return false;
-    if (setting.migrations !== undefined && !mayMigrate(file, sql)) return false;
+    if (migrations !== undefined && !mayMigrate(file, sql, migrations, changes)) return false;
     try {
       this.node.file.app.exec(sql);
       this.node.world.trace(this.node.name, () => `  ${sql}`);

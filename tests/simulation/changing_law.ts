@@ -69,7 +69,7 @@ export class ChangingLaw {
   check(file: NodeFile, at: readonly (Stored | undefined)[], changes: number): boolean {
     const schema = `${file.rows("PRAGMA schema_version")}`;
     if (this.takenUp?.reader !== file.reader || this.takenUp.schema !== schema) {
-      if (!isTakenUp(file)) return false;
+      if (!isTakenUp(file, this.migrations, changes)) return false;
       this.takenUp = { reader: file.reader, schema };
     }
     this.advance(at);

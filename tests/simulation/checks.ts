@@ -1,7 +1,7 @@
 /** The promises, looked at from outside: with a connection of its own, in the file as it is. */
 import type { Stored } from "./cluster_broker.ts";
 import type { Entry } from "./entries.ts";
-import type { Glance } from "./file.ts";
+import type { Glance, NodeFile } from "./file.ts";
 import type { SimulatedNode } from "./node.ts";
 import { Violation } from "./violation.ts";
 import type { World } from "./world.ts";
@@ -86,12 +86,16 @@ function noEcho(world: World, node: SimulatedNode, { stamps }: Glance): Entry[] 
 }
 
 /** Until Marmot has put its triggers behind one that was made after them, entries may be in the wrong order. */
-export function isOvertaken(node: SimulatedNode): boolean {
-  return node.file.ofSchema(
+export function isOvertaken({ file }: SimulatedNode): boolean {
+  return file.ofSchema(newerTriggers).length > 0;
+}
+
+function newerTriggers(file: NodeFile): unknown[] {
+  return file.rows(
     "SELECT 1 FROM sqlite_schema AS u, sqlite_schema AS m WHERE u.type = 'trigger' AND m.type = 'trigger' " +
       "AND u.tbl_name = m.tbl_name AND u.name NOT LIKE '\\_\\_marmot%' ESCAPE '\\' AND m.name LIKE '\\_\\_marmot%' ESCAPE '\\' " +
       "AND u.rowid > m.rowid LIMIT 1",
-  ).length > 0;
+  );
 }
 
 /** I4, as a reader sees it. With several shards the two rows may become visible apart. */

@@ -65,7 +65,7 @@ export class NodeFile {
   private readonly statements = new Map<string, StatementSync>();
   /** of the file as it was looked at last */
   private version: unknown;
-  private schema: { readonly version: unknown; readonly rows: unknown[][] } | undefined;
+  private schema: { readonly version: unknown; readonly known: Map<unknown, unknown> } | undefined;
 
   constructor(readonly options: FileOptions) {
     this.open();
@@ -130,11 +130,13 @@ export class NodeFile {
     return statement.all() as unknown as unknown[][];
   }
 
-  /** Rows of the schema, which are read again once it has changed. */
-  ofSchema(sql: string): unknown[][] {
+  /** What `read` finds in the schema; it is called again once that has changed. */
+  ofSchema<T>(read: (file: NodeFile) => T): T {
     const version = this.rows("PRAGMA schema_version")[0]![0];
-    if (this.schema?.version !== version) this.schema = { version, rows: this.rows(sql) };
-    return this.schema!.rows;
+    if (this.schema?.version !== version) this.schema = { version, known: new Map() };
+    const { known } = this.schema!;
+    if (!known.has(read)) known.set(read, read(this));
+    return known.get(read) as T;
   }
 
   has(table: string): boolean {
@@ -185,16 +187,9 @@ export class NodeFile {
     const { tables, changing } = this.options;
     if (!changing) return [];
     const known = new Set(tables.map(({ name }) => `__marmot__${name}_change_log`));
-    const logs = this.reader.prepare(
-      "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '\\_\\_marmot\\_\\_%\\_change\\_log' ESCAPE '\\'",
-    ).all().map(({ name }) => String(name));
-    return logs.filter((log) => !known.has(log)).flatMap((log) => {
-      const entries = this.reader.prepare(`SELECT seq, op, CAST(stamp AS TEXT) AS stamp FROM "${log}" ORDER BY seq`)
-        .all();
-      if (entries.length === 0) return [];
-      const columns = this.reader.prepare("SELECT substr(name, 5) AS name FROM pragma_table_info(?) WHERE cid > 2")
-        .all(log).map(({ name }) => String(name));
-      return entries.map(({ seq, op, stamp }) => ({
+    return [...this.ofSchema(changeLogs)].filter(([log]) => !known.has(log)).flatMap(([log, columns]) => {
+      const entries = this.rows(`SELECT seq, op, CAST(stamp AS TEXT) FROM "${log}" ORDER BY seq`);
+      return entries.map(([seq, op, stamp]) => ({
         seq: Number(seq),
         op: Number(op),
         stamp: String(stamp),
@@ -274,6 +269,20 @@ export class NodeFile {
     this.forgetShadow();
     this.open();
   }
+}
+
+const LOGS = "SELECT l.name, c.name FROM sqlite_schema AS l, pragma_table_info(l.name) AS c " +
+  "WHERE l.type = 'table' AND l.name LIKE '\\_\\_marmot\\_\\_%\\_change\\_log' ESCAPE '\\' AND c.cid > 2";
+
+/** All change logs, each with the columns of its table. */
+function changeLogs(file: NodeFile): Map<string, string[]> {
+  const logs = new Map<string, string[]>();
+  for (const [log, column] of file.rows(LOGS)) {
+    const columns = logs.get(String(log)) ?? [];
+    columns.push(String(column).slice("val_".length));
+    logs.set(String(log), columns);
+  }
+  return logs;
 }
 
 /** Between the values of a row; no literal holds it */

@@ -1,8 +1,9 @@
 /** What docs/DESIGN.md asks of those who migrate a database under Marmot. */
 import type { Database } from "../../src/database.ts";
 import { fold } from "../../src/sqlite/quote.ts";
-import { readSchema } from "../../src/sqlite/schema.ts";
+import { readSchema, type Schema } from "../../src/sqlite/schema.ts";
 import type { NodeFile } from "./file.ts";
+import type { Migrations } from "./migrations.ts";
 
 /** Takes no name and no constraint away. */
 const ADDS = /^(CREATE TABLE|ALTER TABLE ".*" ADD COLUMN) /;
@@ -11,26 +12,34 @@ const ADDS = /^(CREATE TABLE|ALTER TABLE ".*" ADD COLUMN) /;
  * A table, column or constraint that comes and goes before Marmot has looked stays unknown to it, and what other nodes say
  * of it is parked for ever: so what takes something away waits until Marmot has taken up what was added.
  */
-export function mayMigrate(file: NodeFile, sql: string): boolean {
-  return ADDS.test(sql) || isTakenUp(file);
+export function mayMigrate(file: NodeFile, sql: string, migrations: Migrations, changes: number): boolean {
+  return ADDS.test(sql) || isTakenUp(file, migrations, changes);
 }
 
-/** Does Marmot know the schema as it is? */
-export function isTakenUp({ reader }: NodeFile): boolean {
+/** The tables after so many changes: the same on all nodes */
+const tablesAfter = new WeakMap<Migrations, Map<number, Schema["tables"]>>();
+
+/** Does Marmot know the schema as it is, after so many changes? */
+export function isTakenUp(file: NodeFile, migrations: Migrations, changes: number): boolean {
+  let tables = tablesAfter.get(migrations);
+  if (tables === undefined) tablesAfter.set(migrations, tables = new Map());
+  if (!tables.has(changes)) tables.set(changes, tablesOf(file));
+  const known = new Map(
+    file.rows("SELECT name, shape FROM __marmot__tables WHERE state = 'captured'").map(([name, shape]) => {
+      return [fold(String(name)), JSON.parse(String(shape))];
+    }),
+  );
+  return [...tables.get(changes)!].every(([name, { fingerprint, columns }]) => {
+    const shape = known.get(name);
+    return shape?.fingerprint === fingerprint && String(shape.columns) === String(columns);
+  });
+}
+
+function tablesOf({ reader }: NodeFile): Schema["tables"] {
   const prepare = (sql: string) => {
     const statement = reader.prepare(sql);
     statement.setReturnArrays(true);
     return statement;
   };
-  const known = new Map(
-    prepare("SELECT name, shape FROM __marmot__tables WHERE state = 'captured'").all().map((row) => {
-      const [name, shape] = row as unknown as [string, string];
-      return [fold(name), JSON.parse(shape)];
-    }),
-  );
-  const { tables } = readSchema({ prepare } as unknown as Database, false);
-  return [...tables].every(([name, { fingerprint, columns }]) => {
-    const shape = known.get(name);
-    return shape?.fingerprint === fingerprint && String(shape.columns) === String(columns);
-  });
+  return readSchema({ prepare } as unknown as Database, false).tables;
 }
