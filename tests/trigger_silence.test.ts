@@ -21,17 +21,20 @@ const REFUSALS: readonly string[] = [
     SELECT 'a; b', ";" FROM (SELECT 1 AS ";") UNION ALL SELECT 1, RAISE(ABORT, 'no'); -- END;
     WITH x(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x WHERE n < 3) SELECT RAISE(ABORT, 'no') FROM x WHERE n = (SELECT max(n) FROM x); END`,
   `AFTER INSERT ON t WHEN EXISTS (SELECT 1 FROM t WHERE id = NEW.id) BEGIN
-    SELECT RAISE(ABORT, 'no'); INSERT OR REPLACE INTO t VALUES (NEW.id + 1, 'made'); END`,
+    SELECT RAISE(ABORT, 'no'); INSERT OR REPLACE INTO t(id, v) VALUES (NEW.id + 1, 'made'); END`,
+  `AFTER INSERT ON t WHEN NEW.begin IS NULL BEGIN
+    UPDATE t SET v = 'made' WHERE id = (SELECT NEW.id); SELECT RAISE(ABORT, 'no') WHERE NEW.begin IS NULL -- open
+    ; END`,
 ];
 
 for (const [place, refusal] of REFUSALS.entries()) {
   test(`validation that writes no uncaptured table lets replicated rows pass (${place + 1})`, () => {
     const db = openDatabase(":memory:");
-    db.exec(`CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE other(id INTEGER PRIMARY KEY, v);
+    db.exec(`CREATE TABLE t(id INTEGER PRIMARY KEY, v, begin); CREATE TABLE other(id INTEGER PRIMARY KEY, v);
       INSERT INTO other VALUES (1, 'as it was'); CREATE TRIGGER "a BEGIN b" ${refusal};`);
     const insert = "INSERT INTO main.t(id, v) VALUES (?, ?)";
     try {
-      db.exec("BEGIN; INSERT INTO t VALUES (9, 'by the application')");
+      db.exec("BEGIN; INSERT INTO t(id, v) VALUES (9, 'by the application')");
     } catch (error) {
       assert.match(String(error), /no/);
     }
@@ -56,4 +59,25 @@ test("a trigger's text is taken apart outside of quotes, comments and parenthese
     ["SELECT ';'", "DELETE FROM t -- ;\n      WHERE 1"],
   );
   assert.equal(readTriggerSql("CREATE TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END")?.head, " AFTER INSERT ON t ");
+  assert.equal(
+    readTriggerSql("CREATE TRIGGER x AFTER UPDATE OF begin, end ON t WHEN begin BEGIN-- x\nDELETE FROM t; END")?.head,
+    " AFTER UPDATE OF begin, end ON t WHEN begin ",
+  );
+});
+
+test("a trigger that can't be compiled stops its own table, by name, and no other", () => {
+  const db = openDatabase(":memory:");
+  db.exec(`CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE other(id INTEGER PRIMARY KEY, v);
+    CREATE TABLE side(x); CREATE TABLE gone(x);
+    CREATE TRIGGER validates AFTER INSERT ON t BEGIN
+      INSERT INTO side VALUES (NEW.id); SELECT RAISE(ABORT, 'no') WHERE NEW.v > 1; END;
+    CREATE TRIGGER broken AFTER INSERT ON t BEGIN INSERT INTO gone VALUES (NEW.id); END;
+    CREATE TRIGGER beside AFTER UPDATE ON other BEGIN UPDATE t SET v = 1 WHERE id = NEW.id; END;
+    DROP TABLE gone`);
+  const schema = readSchema(db, false);
+  const tables = new Map([...schema.tables].filter(([name]) => name !== "side"));
+  const policy = new TriggerPolicy(db, schema, tables);
+  assert.match(policy.of(tables.get("t")!).problem!, /no such table: main.gone/);
+  assert.equal(policy.of(tables.get("other")!).problem, undefined);
+  db.close();
 });

@@ -5,6 +5,7 @@
 import { scan, skipQuoted } from "./index_sql.ts";
 
 const LEADING_COMMENTS = /^(?:\s|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/)+/;
+const BODY = /^BEGIN(?:\s|--[^\n]*\n|\/\*[\s\S]*?\*\/)+(?:SELECT|INSERT|REPLACE|UPDATE|DELETE|WITH|VALUES)(?!\w)/i;
 
 export interface TriggerParts {
   /** from BEFORE, AFTER or the event on, to BEGIN */
@@ -19,7 +20,7 @@ export function readTriggerSql(sql: string): TriggerParts | undefined {
   const name = create[0].length;
   const quoted = skipQuoted(sql, name);
   const head = quoted > name ? quoted : name + (/^[^\s"'`[(]+/.exec(sql.slice(name))?.[0].length ?? 0);
-  const begin = wordOutside(sql, "BEGIN", head);
+  const begin = bodyOf(sql, head);
   if (begin === undefined) return undefined;
   const steps: string[] = [];
   for (let from = begin + "BEGIN".length;;) {
@@ -31,13 +32,12 @@ export function readTriggerSql(sql: string): TriggerParts | undefined {
   }
 }
 
-/** Where a word stands outside quotes, comments and parentheses. */
-function wordOutside(sql: string, word: string, from: number): number | undefined {
+/** Where BEGIN stands outside quotes, comments and parentheses. A column may be called so: a statement follows it. */
+function bodyOf(sql: string, from: number): number | undefined {
   let depth = 0;
   for (let i = from; i < sql.length;) {
     const skipped = skipQuoted(sql, i);
-    const found = depth === 0 && skipped === i && sql.slice(i, i + word.length).toUpperCase() === word;
-    if (found && !/\w/.test(sql[i - 1] ?? "") && !/\w/.test(sql[i + word.length] ?? "")) return i;
+    if (depth === 0 && /b/i.test(sql[i]!) && !/\w/.test(sql[i - 1] ?? "") && BODY.test(sql.slice(i))) return i;
     if (sql[i] === "(") depth++;
     if (sql[i] === ")") depth--;
     i = Math.max(skipped, i + 1);

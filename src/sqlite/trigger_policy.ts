@@ -221,17 +221,21 @@ export class TriggerPolicy {
     }
   }
 
-  /** @returns undefined for a trigger that is compiled inside itself: statements with another OR fire it again */
+  /**
+   * @returns undefined for a trigger that is compiled inside itself: statements with another OR fire it again; and where
+   * its table's statements can't be compiled, for another trigger perhaps
+   */
   private countSelects(
     table: Table,
     head: string,
     steps: readonly string[],
     silenced: boolean,
   ): number | undefined {
-    const body = [...steps, `SELECT ${NESTED}()`].join("; ");
+    // a step may end in a comment
+    const body = [...steps, `SELECT ${NESTED}()`].join("\n; ");
     this.db.exec(`DROP TRIGGER IF EXISTS temp.${COUNTED}`);
-    this.db.exec(`CREATE TEMP TRIGGER ${COUNTED} ${head} BEGIN ${body}; END`);
     try {
+      this.db.exec(`CREATE TEMP TRIGGER ${COUNTED} ${head} BEGIN ${body}; END`);
       let selects: number | undefined;
       for (const sql of statementsOf(table)) {
         const counted = this.counted = { selects: 0, programs: 0, silenced };
@@ -240,9 +244,12 @@ export class TriggerPolicy {
         if (counted.programs === 1) selects = counted.selects - 1;
       }
       return selects;
+    } catch (error) {
+      if (sqliteProblem(error) !== "other") throw error;
+      return undefined;
     } finally {
       this.counted = undefined;
-      this.db.exec(`DROP TRIGGER temp.${COUNTED}`);
+      this.db.exec(`DROP TRIGGER IF EXISTS temp.${COUNTED}`);
     }
   }
 
