@@ -13,6 +13,8 @@ const FIRST_VALUE = 3;
 /** Texts up to this many characters are copied into a pool here, longer ones by the encoder */
 const SHORT_TEXT = 64;
 const POOL_BYTES = 16 * 1024;
+/** A result has 2,000 columns at most, and each text takes two */
+const STRING_COLUMNS = 900;
 const NOT_UTF8 = "\ufffd";
 
 const encoder = new TextEncoder();
@@ -54,7 +56,8 @@ export class EntryReader {
   /** Entries with `after` < seq ≤ `to`, in order, the first `limit` of them. */
   read(after: number, to: number, limit: number): StoredEntry[] {
     const range = [BigInt(after), BigInt(to), BigInt(limit)] as const;
-    if (this.encoding !== "UTF-8") return this.asBytes.all(...range).map((row) => this.exact(row));
+    const isWide = this.columns.length > STRING_COLUMNS;
+    if (isWide || this.encoding !== "UTF-8") return this.asBytes.all(...range).map((row) => this.exact(row));
     for (;;) {
       // also after a read that a lock ended when it had just seen the first text of a column
       if (this.texts.size > this.withLength) this.asStrings = this.compile();

@@ -9,8 +9,9 @@ export interface IndexParts {
 /** AS and its parenthesis are looked for in so many characters */
 const AS_CHARS = 40;
 
-/** @param sql the text in sqlite_schema, which SQLite has parsed before */
-export function readIndexSql(sql: string): IndexParts {
+/** @param text the text in sqlite_schema, which SQLite has parsed before */
+export function readIndexSql(text: string): IndexParts {
+  const sql = withoutComments(text);
   const open = scan(sql, 0, (char) => char === "(");
   const terms: string[] = [];
   let from = open + 1;
@@ -37,8 +38,19 @@ export function generatedExpressions(sql: string): string[] {
   return found;
 }
 
+/** A comment at the end of a text would hide what is put behind it. */
+export function withoutComments(sql: string): string {
+  let plain = "";
+  for (let i = 0; i < sql.length;) {
+    const end = Math.max(i + 1, skipQuoted(sql, i));
+    plain += sql.startsWith("--", i) || sql.startsWith("/*", i) ? " " : sql.slice(i, end);
+    i = end;
+  }
+  return plain;
+}
+
 function readWhere(rest: string): string | null {
-  const match = /^(?:\s|--[^\n]*\n|\/\*[\s\S]*?\*\/)*WHERE([\s\S]*)$/i.exec(rest);
+  const match = /^\s*WHERE([\s\S]*)$/i.exec(rest);
   return match ? match[1]!.trim().replace(/;$/, "") : null;
 }
 

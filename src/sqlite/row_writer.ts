@@ -213,7 +213,8 @@ export class RowWriter {
       );
     while (count() > 1) {
       displaced(this.read(key)!);
-      const one = `DELETE FROM ${this.name} WHERE rowid = (SELECT min(rowid) FROM ${this.name} WHERE `;
+      const rowid = id(this.table.rowid ?? "rowid");
+      const one = `DELETE FROM ${this.name} WHERE ${rowid} = (SELECT min(${rowid}) FROM ${this.name} WHERE `;
       const statement = this.statement("delete one", key, (marks) => `${one}${this.is(marks)})`);
       const gone = this.policy.write(this.table, () => statement.run(...this.bind(key)));
       if (gone === 0) throw new Error("rows that share a NULL key can't be told apart");

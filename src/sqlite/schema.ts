@@ -1,12 +1,15 @@
 /** Reads the schema of the application's database: what can be captured, and why the rest can't. */
 import { createHash } from "node:crypto";
 import type { Database, Statement } from "../database.ts";
-import { readIndexSql } from "./index_sql.ts";
+import { readIndexSql, withoutComments } from "./index_sql.ts";
 import { fold, id, text } from "./quote.ts";
 import type { TextEncoding } from "./values.ts";
 
 /** Everything that Marmot adds to a database has a name that begins so. */
 export const PREFIX = "__marmot__";
+
+/** SQLite's tables and results have 2,000 at most: in the change log, and where an entry is read, there are some besides */
+const MAX_COLUMNS = 1_900;
 
 export interface UniqueTerm {
   /** SQL over the table's own columns */
@@ -38,6 +41,8 @@ export interface Table {
   /** indexes of `key` in `columns` */
   readonly keyIndexes: readonly number[];
   readonly collations: readonly string[];
+  /** what the rowid is called; undefined if there is none, or columns have taken all its names */
+  readonly rowid: string | undefined;
   /** the key can hold NULL, as SQLite lets any key but that of WITHOUT ROWID and INTEGER PRIMARY KEY */
   readonly nullableKey: boolean;
   readonly uniques: readonly Unique[];
@@ -149,7 +154,10 @@ function whyNotCaptured(row: TableRow, rowidTables: boolean): string | undefined
     return "it is a virtual table: its content is rebuilt on each node by triggers or by the application";
   }
   if (row.type === "shadow") return "it belongs to a virtual table";
-  if (row.columns.some((column) => column.keyPlace > 0) || rowidTables) return undefined;
+  if (row.columns.length > MAX_COLUMNS) return `it has more than ${MAX_COLUMNS} columns`;
+  if (row.columns.some((column) => column.keyPlace > 0)) return undefined;
+  if (rowidTables && rowidName(row) === undefined) return "its columns have taken all names of its rowid";
+  if (rowidTables) return undefined;
   return "it has no primary key (--rowid-tables captures it by rowid: rows that two nodes add take each other's place)";
 }
 
@@ -214,13 +222,14 @@ function isInCircle(table: string, children: ReadonlyMap<string, readonly string
 }
 
 /** PRIMARY KEY (name COLLATE …): the key's collation may be another than its column's. */
-const KEY_COLLATION = /\bPRIMARY\s+KEY\s*\([^()]*\bCOLLATE\b/i;
+const KEY_COLLATION = /\bPRIMARY\s+KEY\s*\((?:"(?:[^"]|"")*"|[^()])*\bCOLLATE\b/i;
 
 function describe(row: TableRow, sqlOf: Map<string, string>): Table {
   const travelling = row.columns.filter((column) => column.hidden === 0);
   const keyColumns = travelling.filter((column) => column.keyPlace > 0).sort((a, b) => a.keyPlace - b.keyPlace);
   const byRowid = keyColumns.length === 0;
-  const key = byRowid ? [rowidName(row)] : keyColumns.map((column) => column.name);
+  const rowid = row.withoutRowid ? undefined : rowidName(row);
+  const key = byRowid ? [rowid!] : keyColumns.map((column) => column.name);
   const columns = byRowid ? [key[0]!, ...travelling.map((c) => c.name)] : travelling.map((c) => c.name);
   const defaults = travelling.map((column) => defaultOf(column.defaultSql));
   const keyIndex = row.indexes.find((index) => index.origin === "pk");
@@ -228,6 +237,7 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
   const collations = key.map((_, place) => keyIndex?.terms[place]?.collation ?? "BINARY");
   const all = row.indexes.filter((index) => index.origin !== "pk").map((index) => describeUnique(index, sqlOf));
   const sql = sqlOf.get(`table ${fold(row.name)}`) ?? "";
+  const plain = withoutComments(sql);
   return {
     name: row.name,
     columns,
@@ -235,15 +245,16 @@ function describe(row: TableRow, sqlOf: Map<string, string>): Table {
     defaults: byRowid ? ["NULL", ...defaults] : defaults,
     zeros: byRowid ? [null, ...travelling.map(zeroOf)] : travelling.map(zeroOf),
     key,
-    keyCollates: collations.map((collation) => KEY_COLLATION.test(sql) ? ` COLLATE ${id(collation)}` : ""),
+    keyCollates: collations.map((collation) => KEY_COLLATION.test(plain) ? ` COLLATE ${id(collation)}` : ""),
     keyIndexes: key.map((name) => columns.indexOf(name)),
     collations,
+    rowid,
     nullableKey: !byRowid && !assignedKey && !row.withoutRowid && keyColumns.some((column) => !column.notNull),
     uniques: all.filter((unique) => !holdsKey(unique, key, collations)),
     assignedKey,
     cascadesOnUpdate: row.cascades,
     cascadesToItself: row.cascadesToItself,
-    conflictClause: /\bON\s+CONFLICT\b/i.test(sql),
+    conflictClause: /\bON\s+CONFLICT\b/i.test(plain),
     sql,
     fingerprint: fingerprint(key, collations, all),
   };
@@ -268,9 +279,9 @@ function zeroOf({ type, notNull, defaultSql, keyPlace }: ColumnRow): string | nu
 }
 
 /** A name for the rowid that no column of the table hides. */
-function rowidName(row: TableRow): string {
+function rowidName(row: TableRow): string | undefined {
   const taken = new Set(row.columns.map((column) => fold(column.name)));
-  return ["rowid", "_rowid_", "oid"].find((name) => !taken.has(name)) ?? "rowid";
+  return ["rowid", "_rowid_", "oid"].find((name) => !taken.has(name));
 }
 
 function describeUnique(index: IndexRow, sqlOf: Map<string, string>): Unique {

@@ -187,8 +187,10 @@ function upsertFromRow(table: Table): string {
  * NEW.x when a column is renamed, while val_x stays: so a rename can be read here.
  */
 export function columnsOfTrigger(sql: string): [then: string, now: string][] {
-  const names = list(sql, scan(sql, 0, (char) => char === "("));
-  const values = list(sql, scan(sql, sql.indexOf(" VALUES "), (char) => char === "("));
+  const open = scan(sql, 0, (char) => char === "(");
+  const names = list(sql, open);
+  const close = scan(sql, open + 1, (char) => char === ")");
+  const values = list(sql, scan(sql, close + 1, (char) => char === "("));
   return names.slice(1).map((name, i) => [name.slice("val_".length), values[i + 1]!]);
 }
 
@@ -213,7 +215,7 @@ function unquote(item: string): string {
 
 /** Is this the name of one of our triggers; for which table was it made? */
 export function tableOfTrigger(name: string): { table: string; suffix: string } | undefined {
-  const match = /^__marmot__(.+)_(insert|update|key|delete|displace|displaced|gone)$/s.exec(name);
+  const match = /^__marmot__(.*)_(insert|update|key|delete|displace|displaced|gone)$/s.exec(name);
   return match ? { table: match[1]!, suffix: match[2]! } : undefined;
 }
 

@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { openDatabase } from "../src/sqlite/connection.ts";
+import { readSchema } from "../src/sqlite/schema.ts";
+import { corePair } from "./support/core_pair.ts";
+
+test("comments in UNIQUE indexes and keys are none of their conditions, and displace as without them", async () => {
+  await using pair = await corePair(`
+    CREATE TABLE t(id INTEGER PRIMARY KEY, v, w);
+    CREATE UNIQUE INDEX live ON t(v) WHERE w IS NULL AND v <> '-- ' -- only those that are not deleted
+    ;
+    CREATE UNIQUE INDEX folded ON t(w DESC /* newest first */, lower(v) DESC -- as it is looked up
+    );
+    CREATE TABLE k(k TEXT NOT NULL, v, PRIMARY KEY /* (a comment) */ (k COLLATE NOCASE))`);
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'one', NULL), (2, 'two', 2), (3, 'three', 3); INSERT INTO k VALUES ('a', 1)");
+  await pair.converged("t", "k");
+  a.run("INSERT INTO k VALUES ('A', 2) ON CONFLICT DO UPDATE SET k = 'A', v = 2");
+  a.run("INSERT OR REPLACE INTO t VALUES (4, 'one', NULL), (5, 'TWO', 2)");
+  await pair.converged("t", "k");
+  assert.deepEqual(b.rows("SELECT id FROM t"), [[3], [4], [5]]);
+  assert.deepEqual(b.node.notices, []);
+});
+
+test("names that look like the SQL of a trigger, or are empty, are names", async () => {
+  const [table, column] = ['"the VALUES of ("', '"a VALUES (b"'];
+  await using pair = await corePair(`CREATE TABLE ${table}(id INTEGER PRIMARY KEY, ${column});
+    CREATE TABLE ""(id INTEGER PRIMARY KEY, "")`);
+  const { a, b } = pair;
+  a.run(`INSERT INTO ${table} VALUES (1, 'one'); INSERT INTO "" VALUES (1, 'one')`);
+  await pair.converged(table, '""');
+  for (const member of [a, b]) {
+    member.run(`ALTER TABLE ${table} RENAME COLUMN ${column} TO "c, NEW.""d"`);
+  }
+  a.restart();
+  a.run(`INSERT INTO ${table} VALUES (2, 'two'); INSERT INTO "" VALUES (2, 'two')`);
+  await pair.converged(table, '""');
+  assert.equal(b.rows('SELECT * FROM ""').length, 2);
+});
+
+test("rows that share a key with NULL in it are one row, beside a column that is called rowid", async () => {
+  await using pair = await corePair("CREATE TABLE t(k TEXT PRIMARY KEY, rowid)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (NULL, NULL), (NULL, NULL)");
+  await pair.converged("t");
+  assert.equal(b.rows("SELECT * FROM t").length, 1);
+});
+
+test("a table of 1,900 columns, all with text, is replicated, and a wider one is named", async () => {
+  const columns = Array.from({ length: 1_899 }, (_, i) => `c${i}`);
+  await using pair = await corePair(
+    `CREATE TABLE wide(id INTEGER PRIMARY KEY, ${columns}); CREATE TABLE wider(id INTEGER PRIMARY KEY, v, ${columns})`,
+  );
+  const { a, b } = pair;
+  a.run(`INSERT INTO wider(id) VALUES (1); INSERT INTO wide VALUES (1, ${columns.map((name) => `'${name}'`)})`);
+  await pair.converged("wide");
+  a.run("UPDATE wide SET c7 = 'changed'");
+  await pair.converged("wide");
+  assert.deepEqual(b.rows("SELECT c7, c1898 FROM wide"), [["changed", "c1898"]]);
+  const named = [{ name: "wider", reason: "it has more than 1900 columns" }];
+  assert.deepEqual(a.node.installed.excluded, named);
+});
+
+test("a table without a key whose columns hide its rowid is named, with --rowid-tables too", () => {
+  const db = openDatabase(":memory:");
+  db.exec("CREATE TABLE hidden(oid, rowid, _rowid_); CREATE TABLE seen(rowid, v)");
+  const { tables, skipped } = readSchema(db, true);
+  assert.deepEqual([...tables.values()].map(({ key }) => key), [["_rowid_"]]);
+  assert.deepEqual(skipped, [{ name: "hidden", reason: "its columns have taken all names of its rowid" }]);
+  db.close();
+});
