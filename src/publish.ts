@@ -13,6 +13,12 @@ import type { Clock, Log } from "./runtime.ts";
 /** Messages, and their bytes, that may wait for the stream's answer. */
 const WINDOW_MESSAGES = 128;
 const WINDOW_BYTES = 8 * 1024 * 1024;
+/** So many bytes at first, and never fewer: how many there may be is found out by how soon answers come. */
+const FIRST_WINDOW_BYTES = 256 * 1024;
+const LEAST_WINDOW_BYTES = 16 * 1024;
+/** Answers that take less let more wait, those that take more let fewer, ms; a link that is silent for 3 s counts as dead */
+const SOON_MS = 1_000;
+const LATE_MS = 2_000;
 /** While so many wait, a batch is not begun before it has so many changes: each costs the broker a sync of its disk. */
 const CROWDED_MESSAGES = 4;
 const CROWDED_CHANGES = 250;
@@ -56,6 +62,9 @@ export class Publisher {
   private part = 0;
   private inFlight = 0;
   private inFlightBytes = 0;
+  private windowBytes = FIRST_WINDOW_BYTES;
+  /** messages that have their number, and no place in the window yet */
+  private unsent: [MessageHeader, Uint8Array][] = [];
   private notBefore = 0;
   /** answers to messages of an earlier attempt no longer matter */
   private attempt = 0;
@@ -73,7 +82,7 @@ export class Publisher {
   /** May `send` be called? */
   get open(): boolean {
     return this.state.kind === "ready" && this.options.stream.connected && this.inFlight < WINDOW_MESSAGES &&
-      this.inFlightBytes < WINDOW_BYTES;
+      this.inFlightBytes < this.windowBytes && this.unsent.length === 0;
   }
 
   /** How many changes it takes to begin a batch. */
@@ -86,6 +95,9 @@ export class Publisher {
     this.options.log.debug("publisher starts again", { stream: this.options.stream.name, why });
     this.state = { kind: "starting", end: undefined };
     this.attempt++;
+    this.unsent = [];
+    // too much for the link, perhaps: less the next time, until the answers say otherwise
+    if (this.inFlight > 0) this.windowBytes = Math.max(LEAST_WINDOW_BYTES, this.windowBytes / 4);
     this.notBefore = this.options.clock.now() + RETRY_MS;
   }
 
@@ -106,7 +118,8 @@ export class Publisher {
   /** Sends a part as one message, or as several when the frame is larger than a message may be. */
   send(part: PublishPart): void {
     if (this.state.kind !== "ready") throw new Error("Cannot publish: the publisher has not started");
-    const room = this.options.stream.maxPayload - MAX_HEADER_BYTES;
+    const allowed = Math.min(this.options.stream.maxPayload, this.windowBytes / 2) - MAX_HEADER_BYTES;
+    const room = Math.max(1, Math.floor(allowed));
     for (let from = 0; from === 0 || from < part.frame.length; from += room) {
       const frame = part.frame.subarray(from, from + room);
       const continues = from + room < part.frame.length;
@@ -115,7 +128,16 @@ export class Publisher {
       const last = part.last && !continues;
       const header = this.header(this.state.epoch, this.state.number, part.base, this.part, last, continues);
       if (last) this.part = 0;
-      this.transmit(header, encodeMessage({ ...header, frame }));
+      this.unsent.push([header, encodeMessage({ ...header, frame })]);
+    }
+    this.transmitUnsent();
+  }
+
+  private transmitUnsent(): void {
+    while (this.inFlightBytes < this.windowBytes) {
+      const next = this.unsent.shift();
+      if (next === undefined) return;
+      this.transmit(...next);
     }
   }
 
@@ -182,12 +204,23 @@ export class Publisher {
     const attempt = this.attempt;
     this.inFlight++;
     this.inFlightBytes += data.length;
+    const sentAt = this.options.clock.now();
     const id = `${header.origin}-${header.nonce}-${header.epoch}-${header.number}`;
-    this.options.stream.publish(data, id).catch((error) => this.fail(attempt, error)).finally(() => {
+    this.options.stream.publish(data, id).then(
+      () => this.answered(data.length, this.options.clock.now() - sentAt),
+      (error) => this.fail(attempt, error),
+    ).finally(() => {
       this.inFlight--;
       this.inFlightBytes -= data.length;
+      this.transmitUnsent();
       this.options.wake();
     });
+  }
+
+  /** A window of soon answers doubles it, one of late answers halves it. */
+  private answered(bytes: number, ms: number): void {
+    if (ms < SOON_MS) this.windowBytes = Math.min(WINDOW_BYTES, this.windowBytes + bytes);
+    else if (ms > LATE_MS) this.windowBytes = Math.max(LEAST_WINDOW_BYTES, this.windowBytes - bytes / 2);
   }
 
   private worked(): void {

@@ -9,7 +9,9 @@ import { type Certificates, makeCertificates } from "./support/certificates.ts";
 import { keptLog } from "./support/kept_log.ts";
 import { freePort, startNatsServer } from "./support/nats.ts";
 import { makeJwtAccounts } from "./support/nats_accounts.ts";
+import { within } from "./support/process.ts";
 import { haveProgram, type SkippableTest } from "./support/skip.ts";
+import { SlowLink } from "./support/slow_link.ts";
 import { type TempFolder, tempFolder } from "./support/tmp.ts";
 
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
@@ -223,6 +225,18 @@ test("a connection tells when it is lost and when it is back", async () => {
   assert.equal(await link.request(() => Promise.resolve(1)), 1);
   await link.close();
   assert.deepEqual(changes, [false, true, false]);
+});
+
+test("a link that dies without a word, with much on its way, is given up within seconds", async () => {
+  await using server = await startNatsServer();
+  await using way = await SlowLink.to(server.port, 100_000_000);
+  const link = await connectNats({ urls: [way.url] }, keptLog());
+  const back = new Promise<void>((resolve) => link.onChange((connected) => connected && resolve()));
+  way.goDead();
+  const megabyte = new Uint8Array(1_000_000);
+  for (let sent = 0; sent < 40; sent++) link.connection.publish("anything", megabyte);
+  await within(10_000, back, () => "it is not back");
+  await link.close();
 });
 
 /** A server that says hello as a NATS server of that version would, or as no NATS server at all. */

@@ -18,9 +18,9 @@ import { connectTransport } from "./transport.ts";
 /** per-key TTL, which the lease needs, came with it; older servers ignore it without a word */
 export const MIN_SERVER_VERSION = "2.11.0";
 const CONNECT_TIMEOUT_MS = 5_000;
-/** with MAX_PINGS_OUT, a dead link is seen within 2 to 3 s */
+/** the answer is a sign of life; how long the link may be without any is a matter of the transport */
 const PING_INTERVAL_MS = 1_000;
-const MAX_PINGS_OUT = 2;
+const MAX_PINGS_OUT = Number.MAX_SAFE_INTEGER;
 const RECONNECT_WAIT_MS = 250;
 const RECONNECT_JITTER_MS = 50;
 /** a stop has two seconds for everything: what only tidies up at the server may take this much of them */

@@ -45,7 +45,8 @@ export class PushSubscription implements Subscription {
   #wake: (() => void) | undefined;
   #silentTicks = 0;
   readonly #watch: ReturnType<typeof setInterval>;
-  readonly #inbox: NatsSubscription;
+  /** the server sends nothing before it is there */
+  #inbox: NatsSubscription | undefined;
   readonly #offLink: () => void;
   readonly #consumer = `marmot_${nuid.next()}`;
   readonly #subject: string;
@@ -59,11 +60,10 @@ export class PushSubscription implements Subscription {
   ) {
     this.#next = sequence;
     this.#subject = createInbox();
-    this.#inbox = link.connection.subscribe(this.#subject, {
-      callback: (error, message) => error === null ? this.#receive(message) : this.#lose(error.message),
-    });
     // ended at the reconnect rather than at the loss: then subscribing again works at once
     this.#offLink = link.onChange((connected) => {
+      // else the server would go on with it on the next connection, megabytes in front of everything else
+      if (!connected) this.#unlisten();
       if (connected || link.closed) this.#lose("the connection was lost");
     });
     this.#watch = setInterval(() => this.#tick(), SILENCE_TICK_MS);
@@ -88,6 +88,7 @@ export class PushSubscription implements Subscription {
 
   async take(maxBytes: number, signal: AbortSignal): Promise<StreamMessage[]> {
     signal.throwIfAborted();
+    this.#listen();
     while (this.#messages === 0) {
       this.#answerFlowControl();
       this.#queue.length = 0;
@@ -139,6 +140,22 @@ export class PushSubscription implements Subscription {
         num_replicas: 1,
       })
     );
+  }
+
+  /**
+   * Only once messages are wanted: on a slow link the first megabytes of them would be in front of the answer to whatever
+   * is asked before.
+   */
+  #listen(): void {
+    if (this.#inbox !== undefined || this.#ended !== undefined) return;
+    this.#silentTicks = 0;
+    this.#inbox = this.link.connection.subscribe(this.#subject, {
+      callback: (error, message) => error === null ? this.#receive(message) : this.#lose(error.message),
+    });
+  }
+
+  #unlisten(): void {
+    if (this.#inbox?.isClosed() === false) this.#inbox.unsubscribe();
   }
 
   /** Resolves when something arrived or it ended. */
@@ -228,7 +245,7 @@ export class PushSubscription implements Subscription {
     this.#ended = reason;
     clearInterval(this.#watch);
     this.#offLink();
-    if (!this.#inbox.isClosed()) this.#inbox.unsubscribe();
+    this.#unlisten();
     this.#wake?.();
   }
 }
