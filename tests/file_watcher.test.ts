@@ -2,10 +2,18 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { test } from "node:test";
 import { openDatabase } from "../src/sqlite/connection.ts";
 import { watchDatabase } from "../src/runtime/file_watcher.ts";
+import { runProgram } from "./support/process.ts";
+import { PROJECT, scriptCommand } from "./support/runtime.ts";
+import { haveProgram } from "./support/skip.ts";
 import { tempFolder } from "./support/tmp.ts";
+
+/** Run in a user namespace of its own, whose limits it may set. */
+const WITHOUT_WATCHES = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"';
+const WAITS = 20;
 
 const WRITE = `
 import sqlite3, sys
@@ -31,5 +39,31 @@ test("a watched database keeps its WAL when an application closes it, and its co
     assert.equal(count.get()![0], BigInt(40 * round));
   }
   watcher.close();
+  db.close();
+});
+
+test("a system that has no watches left is looked at every few milliseconds, and nothing else is held up", async (context) => {
+  if (!await haveProgram(context, ["unshare", "-Ur", "sh", "-c", WITHOUT_WATCHES, "sh", "true"])) return;
+  await using folder = await tempFolder();
+  const path = folder.file("app.db");
+  const script = folder.file("wait.ts");
+  await writeFile(
+    script,
+    `import { watchDatabase } from ${JSON.stringify(`${PROJECT}src/runtime/file_watcher.ts`)};
+     let ticks = 0;
+     setInterval(() => ticks++, 1);
+     const watcher = watchDatabase(${JSON.stringify(path)});
+     let events = 0;
+     for (let i = 0; i < ${WAITS}; i++) if (await watcher.wait(60_000, AbortSignal.timeout(60_000))) events++;
+     console.log(JSON.stringify({ events, ticks }));
+     process.exit();`,
+  );
+  const db = openDatabase(path);
+  db.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (x)");
+  const command = [...scriptCommand("cli.ts").slice(0, -1), script];
+  const { stdout, stderr } = await runProgram(["unshare", "-Ur", "sh", "-c", WITHOUT_WATCHES, "sh", ...command]);
+  const { events, ticks } = JSON.parse(stdout || JSON.stringify({ stderr }));
+  assert.ok(events <= 1, `${events} events without a watch`);
+  assert.ok(ticks >= WAITS, `${ticks} ticks`);
   db.close();
 });

@@ -12,6 +12,8 @@ import type { Watcher } from "../watcher.ts";
 
 /** Without events to wait for (a rollback journal on Deno), look this often, ms */
 const BLIND_MS = 15;
+/** A system that has no more watches to give is asked again this often, ms */
+const ARM_AGAIN_MS = 10_000;
 
 /** Watches for writes to a database. */
 export function watchDatabase(dbPath: string): Watcher {
@@ -22,6 +24,7 @@ class FileWatcher implements Watcher {
   private events: FSWatcher | undefined;
   private seen = false;
   private waiting: (() => void) | undefined;
+  private armAfter = -Infinity;
 
   constructor(private readonly path: string) {
     this.arm();
@@ -59,20 +62,27 @@ class FileWatcher implements Watcher {
 
   /** The -wal file may not be there yet, or be there no more. */
   private arm(): void {
-    if (!existsSync(this.path)) return;
+    if (performance.now() < this.armAfter || !existsSync(this.path)) return;
     try {
       this.events = watch(this.path, (kind) => {
         if (kind === "rename" && !existsSync(this.path)) this.disarm();
         this.notice();
       });
     } catch {
-      // gone in between, or the system has no more watches to give: it is looked at instead, see wait
+      this.refused();
       return;
     }
+    // Deno tells only here that it has no watch
     this.events.on("error", () => {
-      this.disarm();
+      this.refused();
       this.notice();
     });
+  }
+
+  /** Gone in between, or the system has no more watches to give: it is looked at instead, see wait. */
+  private refused(): void {
+    this.disarm();
+    this.armAfter = performance.now() + ARM_AGAIN_MS;
   }
 
   private disarm(): void {
