@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { openDatabase } from "../src/sqlite/connection.ts";
 import { readSchema } from "../src/sqlite/schema.ts";
-import { corePair } from "./support/core_pair.ts";
+import { type CoreMember, corePair } from "./support/core_pair.ts";
 
 test("comments in UNIQUE indexes and keys are none of their conditions, and displace as without them", async () => {
   await using pair = await corePair(`
@@ -68,4 +68,46 @@ test("a table without a key whose columns hide its rowid is named, with --rowid-
   assert.deepEqual([...tables.values()].map(({ key }) => key), [["_rowid_"]]);
   assert.deepEqual(skipped, [{ name: "hidden", reason: "its columns have taken all names of its rowid" }]);
   db.close();
+});
+
+/** As if the application had made it so: what only the application knows can't be used here. */
+function rewriteSchema(db: CoreMember, replacements: readonly (readonly [from: string, to: string])[]): void {
+  db.app.enableDefensive(false);
+  const [[version]] = db.rows("PRAGMA schema_version") as [[number]];
+  const sql = replacements.reduce((sql, [from, to]) => `replace(${sql}, '${from}', '${to}')`, "sql");
+  db.run(`PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = ${sql} WHERE name IN ('t', 'i');
+    PRAGMA schema_version = ${version + 1}; PRAGMA writable_schema = OFF`);
+}
+
+test("what only the application can compute, in keys, indexes, columns and defaults, does not stop other tables", async () => {
+  await using pair = await corePair(`CREATE TABLE other(id INTEGER PRIMARY KEY);
+    CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, v TEXT COLLATE NOCASE UNIQUE, w);
+    CREATE UNIQUE INDEX i ON t(upper(v)) WHERE upper(v) > ''`);
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES ('a', 'b', 'c'); INSERT INTO other VALUES (1)");
+  rewriteSchema(a, [["NOCASE", "APP"], ["upper", "app"], [
+    "w)",
+    "w, x DEFAULT (app(1)), y COLLATE APP, z INT NOT NULL COLLATE APP DEFAULT 1)",
+  ]]);
+  await pair.converged("(SELECT id, id FROM other)");
+  a.run("CREATE TRIGGER after AFTER INSERT ON t BEGIN UPDATE t SET w = 1; END; INSERT INTO other VALUES (2)");
+  a.restart();
+  await pair.converged("(SELECT id, id FROM other)");
+  assert.equal(b.rows("SELECT * FROM other").length, 2);
+  assert.deepEqual(b.node.notices.map((notice) => notice.slice(0, 2)), ["t:"]);
+});
+
+test("a trigger made after ours publishes no row that was not written, beside a UNIQUE generated column", async () => {
+  await using pair = await corePair(`CREATE TABLE t(id INTEGER PRIMARY KEY, v, w, g AS (upper(v)));
+      CREATE UNIQUE INDEX i ON t(g)`);
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t(id, v) VALUES (1, 'one'), (2, 'two')");
+  await pair.converged("t");
+  b.run("UPDATE t SET v = 'newer' WHERE id = 2");
+  b.node.publish(0);
+  stream.flush();
+  a.run("CREATE TRIGGER after AFTER INSERT ON t BEGIN UPDATE t SET w = 1 WHERE id = NEW.id; END");
+  a.run("INSERT INTO t(id, v) VALUES (3, 'three')");
+  await pair.converged("t");
+  assert.deepEqual(a.rows("SELECT v, w FROM t"), [["one", null], ["newer", null], ["three", 1]]);
 });

@@ -2,7 +2,7 @@
 import { OP_DELETE, OP_UPDATE } from "../change.ts";
 import type { Database } from "../database.ts";
 import { sqliteProblem } from "./connection.ts";
-import { fold, id } from "./quote.ts";
+import { fold, id, knownCollate } from "./quote.ts";
 import { PREFIX, type Table } from "./schema.ts";
 import { logName, valueColumn } from "./triggers.ts";
 
@@ -12,6 +12,11 @@ export type ColumnRename = readonly [then: string, now: string];
 /** Names that no log and no column of one has */
 const MOVING = `${PREFIX}moving_`;
 const COPY = "marmot_log_copy";
+
+/** A key's column of a row `t`, which compares as the key does. */
+function keyTerm({ key, collations }: Table, column: string): string {
+  return `t.${id(column)}${knownCollate(collations[key.indexOf(column)] ?? "BINARY")}`;
+}
 
 export class LogUpkeep {
   constructor(private readonly db: Database) {}
@@ -66,7 +71,7 @@ export class LogUpkeep {
     const columns = new Set(table.columns.map(fold));
     const known = keyThen.length > 0 && keyThen.every((column) => columns.has(fold(column)));
     const key = known ? keyThen : table.key;
-    const same = key.map((column) => `t.${id(column)} IS ${log}.${id(valueColumn(column))}`).join(" AND ");
+    const same = key.map((column) => `${keyTerm(table, column)} IS ${log}.${id(valueColumn(column))}`).join(" AND ");
     const rows = `FROM main.${id(table.name)} AS t WHERE ${same} LIMIT 1`;
     const values = places.map((place) => {
       const column = table.columns[place]!;
@@ -115,7 +120,7 @@ export class LogUpkeep {
     const images = table.columns.map((column) => `${id(valueColumn(column))} AS ${id(column)}`).join(", ");
     const entries = table.uniques.length > 0 ? `seq > ${since}` : this.untrueSql(table, since);
     this.db.exec(`CREATE TEMP TABLE marmot_refresh AS SELECT ${images} FROM ${log} AS e WHERE ${entries}`);
-    const same = table.key.map((key) => `r.${id(key)} IS t.${id(key)}`).join(" AND ");
+    const same = table.key.map((key) => `${keyTerm(table, key)} IS r.${id(key)}`).join(" AND ");
     const keyNames = table.key.map((key) => `r.${id(key)}`).join(", ");
     this.db.exec(
       `INSERT INTO ${log}(op, ${
@@ -124,9 +129,12 @@ export class LogUpkeep {
         `WHERE NOT EXISTS (SELECT 1 FROM main.${id(table.name)} AS t WHERE ${same})`,
     );
     const row = (names: readonly string[]) => names.length === 1 ? names[0] : `(${names.join(", ")})`;
-    const keyRow = row(table.key.map((key) => id(key)));
-    const touched = table.uniques.map(({ terms }) => {
-      const sql = row(terms.map((term) => term.sql));
+    const keyRow = row(table.key.map((key) => keyTerm(table, key)));
+    // an entry has no generated columns, and what an expression calls may be known to the application only
+    const stored = new Set(table.columns.map(id));
+    const plain = table.uniques.filter(({ terms }) => terms.every(({ sql }) => stored.has(sql)));
+    const touched = plain.map(({ terms }) => {
+      const sql = row(terms.map((term) => `${term.sql}${knownCollate(term.collation)}`));
       return `${sql} IN (SELECT ${terms.map((term) => term.sql).join(", ")} FROM temp.marmot_refresh)`;
     });
     const direct = table.nullableKey
@@ -141,7 +149,7 @@ export class LogUpkeep {
     const log = id(logName(table.name));
     const keys = table.key.map((column) => id(valueColumn(column))).join(", ");
     const last = `SELECT max(seq) FROM ${log} WHERE seq > ${since} GROUP BY ${keys}`;
-    const same = table.key.map((column) => `t.${id(column)} IS e.${id(valueColumn(column))}`).join(" AND ");
+    const same = table.key.map((column) => `${keyTerm(table, column)} IS e.${id(valueColumn(column))}`).join(" AND ");
     const row = `SELECT 1 FROM main.${id(table.name)} AS t WHERE ${same}`;
     // a column's collation, and its affinity, may call different values the same
     const exact = (value: string) => [`${value} COLLATE BINARY`, `typeof(${value})`];

@@ -3,7 +3,7 @@ import type { TableShape } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
 import { LazyStatement } from "./lazy_statement.ts";
 import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
-import { fold, id } from "./quote.ts";
+import { fold, id, knownCollate } from "./quote.ts";
 import type { Table } from "./schema.ts";
 import { logName, valueColumn } from "./triggers.ts";
 
@@ -219,16 +219,18 @@ export class Names {
    * no DEFAULT, or loses it in a rebuild. Values that differ, or that of a single row, may be made of something else: only
    * a column that must have a value gets the most frequent one then. What the application wrote since has entries.
    */
-  private rememberFill({ name, columns, key, zeros, defaults }: Table, place: number): void {
-    const column = id(columns[place]!);
+  private rememberFill({ name, columns, key, collations, zeros, defaults }: Table, place: number): void {
+    // as values only: a collation may be known to the application alone
+    const column = `${id(columns[place]!)} COLLATE BINARY AS v`;
+    const keyOfRow = key.map((part, i) => id(part) + knownCollate(collations[i]!));
     const required = zeros[place] !== null && zeros[place] !== "NULL";
     const some = `(SELECT ${column} FROM main.${id(name)} LIMIT ${FILL_SAMPLE_ROWS})`;
     const logged = `SELECT ${key.map((part) => id(valueColumn(part)))} FROM main.${id(logName(name))}`;
-    const migrated = `(SELECT ${column} FROM main.${id(name)} WHERE (${key.map(id)}) NOT IN (${logged})
+    const migrated = `(SELECT ${column} FROM main.${id(name)} WHERE (${keyOfRow}) NOT IN (${logged})
       LIMIT ${FILL_SAMPLE_ROWS})`;
-    const most = `SELECT ${column} FROM ${some} GROUP BY 1 ORDER BY count(*) DESC LIMIT 1`;
-    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(${column}) FROM ${migrated}
-      HAVING count(*) > 1 AND count(*) = count(${column}) AND min(${column}) IS max(${column})`;
+    const most = `SELECT v FROM ${some} GROUP BY v ORDER BY count(*) DESC LIMIT 1`;
+    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(v) FROM ${migrated}
+      HAVING count(*) > 1 AND count(*) = count(v) AND min(v) IS max(v)`;
     const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(fold(name), fold(columns[place]!));
   }

@@ -1,6 +1,7 @@
 /** Reads the schema of the application's database: what can be captured, and why the rest can't. */
 import { createHash } from "node:crypto";
 import type { Database, Statement } from "../database.ts";
+import { sqliteProblem } from "./connection.ts";
 import { readIndexSql, withoutComments } from "./index_sql.ts";
 import { fold, id, text } from "./quote.ts";
 import type { TextEncoding } from "./values.ts";
@@ -30,7 +31,7 @@ export interface Table {
   /** columns that travel, in declared order: not the generated ones */
   readonly columns: readonly string[];
   readonly generated: readonly string[];
-  /** SQL of each column's DEFAULT, "NULL" where it has none */
+  /** SQL of each column's DEFAULT, "NULL" where it has none, or only the application can compute it */
   readonly defaults: readonly string[];
   /** SQL of the zero of each column's type, NULL where it may be that; null where it has a DEFAULT, or is in the key */
   readonly zeros: readonly (string | null)[];
@@ -143,7 +144,7 @@ export function readSchema(db: Database, rowidTables: boolean): Schema {
     }
     const reason = whyNotCaptured(row, rowidTables);
     if (reason !== undefined) skipped.push({ name: row.name, reason });
-    else tables.set(fold(row.name), describe(row, sqlOf));
+    else tables.set(fold(row.name), describe(db, row, sqlOf));
   }
   const encoding = String(db.prepare("PRAGMA main.encoding").get()![0]) as TextEncoding;
   return { encoding, tables, skipped, triggers, views, own };
@@ -224,14 +225,14 @@ function isInCircle(table: string, children: ReadonlyMap<string, readonly string
 /** PRIMARY KEY (name COLLATE …): the key's collation may be another than its column's. */
 const KEY_COLLATION = /\bPRIMARY\s+KEY\s*\((?:"(?:[^"]|"")*"|[^()])*\bCOLLATE\b/i;
 
-function describe(row: TableRow, sqlOf: Map<string, string>): Table {
+function describe(db: Database, row: TableRow, sqlOf: Map<string, string>): Table {
   const travelling = row.columns.filter((column) => column.hidden === 0);
   const keyColumns = travelling.filter((column) => column.keyPlace > 0).sort((a, b) => a.keyPlace - b.keyPlace);
   const byRowid = keyColumns.length === 0;
   const rowid = row.withoutRowid ? undefined : rowidName(row);
   const key = byRowid ? [rowid!] : keyColumns.map((column) => column.name);
   const columns = byRowid ? [key[0]!, ...travelling.map((c) => c.name)] : travelling.map((c) => c.name);
-  const defaults = travelling.map((column) => defaultOf(column.defaultSql));
+  const defaults = travelling.map((column) => knownHere(db, defaultOf(column.defaultSql)));
   const keyIndex = row.indexes.find((index) => index.origin === "pk");
   const assignedKey = !byRowid && keyIndex === undefined && !row.withoutRowid;
   const collations = key.map((_, place) => keyIndex?.terms[place]?.collation ?? "BINARY");
@@ -266,6 +267,18 @@ function defaultOf(sql: string | null): string {
   const name = /^(?:"((?:[^"]|"")*)"|`((?:[^`]|``)*)`|\[([^\]]*)\]|([A-Za-z_]\w*))$/.exec(sql);
   if (name === null || (name[4] !== undefined && DEFAULT_WORDS.test(name[4]))) return sql;
   return text(name[1]?.replaceAll('""', '"') ?? name[2]?.replaceAll("``", "`") ?? name[3] ?? name[4]!);
+}
+
+/** An expression may call functions of the application. */
+function knownHere(db: Database, sql: string): string {
+  if (!sql.includes("(")) return sql;
+  try {
+    db.prepare(`SELECT (${sql})`);
+    return sql;
+  } catch (error) {
+    if (sqliteProblem(error) !== "other") throw error;
+    return "NULL";
+  }
 }
 
 const DEFAULT_WORDS = /^(NULL|TRUE|FALSE|CURRENT_TIME|CURRENT_DATE|CURRENT_TIMESTAMP)$/i;
