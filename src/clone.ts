@@ -3,7 +3,8 @@
  * everything pending in it was read back by its source. A copy with pending entries would diverge if the source died
  * before publishing them.
  */
-import { existsSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { EXIT, MarmotError } from "./errors.ts";
 import type { Database } from "./database.ts";
 import { commandProblem, findDatabase, isRunning } from "./place.ts";
@@ -17,6 +18,9 @@ const POLL_MS = 100;
 /** How often a wait is said, ms */
 const SAY_WAITING_MS = 5_000;
 const BUSY_TIMEOUT_MS = 5_000;
+const PERMISSIONS = 0o777;
+/** A database, and what SQLite takes for a part of it when it lies there, also if another one left it */
+const DATABASE_FILES = ["", "-wal", "-shm", "-journal"];
 
 export interface CloneOptions {
   readonly from: string;
@@ -28,14 +32,16 @@ export interface CloneOptions {
 
 /** @throws MarmotError; `to` is not there then */
 export async function cloneDatabase(options: CloneOptions): Promise<void> {
-  const { from, to, log } = options;
+  const { from, log } = options;
+  const to = resolve(options.to);
   const place = findDatabase(from, false);
-  if (existsSync(to)) {
-    throw new MarmotError(`Cannot clone to ${to}: it exists. Give another path, or remove it.`, EXIT.refused);
+  const there = DATABASE_FILES.map((suffix) => to + suffix).find((path) => existsSync(path));
+  if (there !== undefined) {
+    throw new MarmotError(`Cannot clone to ${to}: ${there} exists. Give another path, or remove it.`, EXIT.refused);
   }
   const draft = `${to}.marmot-clone`;
-  removeDatabase(draft);
   try {
+    makeDraft(draft, statSync(place.dbPath).mode & PERMISSIONS);
     const source = openDatabase(place.dbPath, { readOnly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
     try {
       if (!hasOwnTables(source)) {
@@ -54,7 +60,23 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
     log.info("clone is ready", { from: place.dbPath, to });
   } catch (error) {
     removeDatabase(draft);
-    throw commandProblem(from, error);
+    const problem = sqliteProblem(error);
+    // nothing is written to the source
+    throw commandProblem(problem === "full" || problem === "read-only" ? to : from, error);
+  }
+}
+
+/** Nobody may read the copy who may not read the source. */
+function makeDraft(path: string, mode: number): void {
+  try {
+    removeDatabase(path);
+    writeFileSync(path, "", { mode });
+    chmodSync(path, mode);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new MarmotError(`Cannot make ${path}: ${reason}. Check the folder, its owner and mode.`, EXIT.database, {
+      cause,
+    });
   }
 }
 
@@ -110,5 +132,5 @@ function askedWhenFree(ask: () => number): number {
 }
 
 function removeDatabase(path: string): void {
-  for (const suffix of ["", "-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true });
+  for (const suffix of DATABASE_FILES) rmSync(path + suffix, { force: true });
 }

@@ -85,19 +85,24 @@ export function lockPlace({ folder }: NodePlace, waitMs = 0): PlaceLock | undefi
   const path = join(folder, "lock");
   const lock = attempt(`Cannot lock ${path}`, () => openDatabase(path, { busyTimeoutMs: waitMs }));
   try {
-    chmodSync(path, FILE_MODE);
+    attempt(`Cannot lock ${path}`, () => chmodSync(path, FILE_MODE));
     lockFile(lock);
     return { release: () => lock.close() };
   } catch (error) {
     lock.close();
     if (sqliteProblem(error) === "busy") return undefined;
-    throw error;
+    throw databaseProblem(path, error) ?? error;
   }
 }
 
-/** Is a Marmot at work on this database? */
+/** Is a Marmot at work on this database? @throws MarmotError (database) for who may not look into its folder */
 export function isRunning(place: NodePlace): boolean {
-  if (!existsSync(join(place.folder, "lock"))) return false;
+  const path = join(place.folder, "lock");
+  const found = attempt(
+    `Cannot tell whether a Marmot runs on ${place.dbPath}`,
+    () => statSync(path, { throwIfNoEntry: false }),
+  );
+  if (found === undefined) return false;
   const lock = lockPlace(place);
   lock?.release();
   return lock === undefined;

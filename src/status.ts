@@ -89,8 +89,7 @@ export class StatusFile {
 export function readStatus(dbPath: string): Promise<StatusReport> {
   const place = findDatabase(dbPath, false);
   const running = isRunning(place);
-  const written = readIfThere(statusFile(place));
-  const last = written === undefined ? undefined : JSON.parse(written) as NodeStatus;
+  const last = lastStatus(place);
   const held = readHeld(place.dbPath);
   return Promise.resolve({
     db: place.dbPath,
@@ -106,6 +105,17 @@ export function readStatus(dbPath: string): Promise<StatusReport> {
     stops: last?.stops ?? [],
     excluded: last?.excluded ?? [],
   });
+}
+
+/** @returns undefined when there is none, or a power cut left half of it: what counts is in the database */
+function lastStatus(place: NodePlace): NodeStatus | undefined {
+  const written = readIfThere(statusFile(place));
+  if (written === undefined) return undefined;
+  try {
+    return JSON.parse(written) as NodeStatus;
+  } catch {
+    return undefined;
+  }
 }
 
 type Held = Pick<StatusReport, "node" | "pending" | "parked"> & { readonly cursors: readonly number[] };

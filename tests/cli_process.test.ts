@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { chmod, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { EXIT } from "../src/errors.ts";
+import { openDatabase } from "../src/sqlite/connection.ts";
+import { install } from "../src/sqlite/install.ts";
 import { App } from "./support/app.ts";
 import { type Finished, runProgram } from "./support/process.ts";
 import { marmotCommand } from "./support/runtime.ts";
@@ -160,5 +163,56 @@ test("a command that meets a lock says so, and that it may be tried again", asyn
     const { code, stderr } = await marmot([...argv, "--db-path", path]);
     assert.equal(code, EXIT.database, stderr);
     assert.match(stderr, /^marmot: Cannot use .*my\.db: another process holds its lock\. Try again [^\n]+\n$/);
+  }
+});
+
+test("a clone is nothing that was not there before: no older WAL, no more readers, and no half of a path", async () => {
+  await using folder = await tempFolder();
+  const [from, to] = [folder.file("my.db"), folder.file("other.db")];
+  const source = openDatabase(from);
+  source.exec("PRAGMA journal_mode = WAL; CREATE TABLE t(id TEXT PRIMARY KEY); INSERT INTO t VALUES ('one')");
+  const tables = { patterns: { include: [], exclude: [] }, rowidTables: false, backfill: false };
+  install(source, { ...tables, newNodeId: () => "a".repeat(32), scanned: () => 0 });
+  source.close();
+  await chmod(from, 0o600);
+  const clone = (...argv: string[]) => marmot(["clone", "--db-path", from, ...argv], { cwd: folder.path });
+  await writeFile(`${to}-wal`, "of a database that was removed");
+  const refused = await clone("--to", to);
+  assert.equal(refused.code, EXIT.refused, refused.stderr);
+  assert.match(refused.stderr, /other\.db-wal exists/);
+  await rm(`${to}-wal`);
+  const lost = await clone("--to", folder.file("no", "such.db"));
+  assert.equal(lost.code, EXIT.database, lost.stderr);
+  assert.match(lost.stderr, /^marmot: Cannot make .*such\.db.* Check the folder/);
+  for (const name of [to, "file:third.db?mode=memory"]) {
+    const made = await clone("--to", name);
+    assert.equal(made.code, EXIT.ok, made.stderr);
+    const path = resolve(folder.path, name);
+    assert.equal((await stat(path)).mode & 0o777, 0o600);
+    const copy = openDatabase(path);
+    assert.equal(copy.prepare("SELECT id FROM t").get()![0], "one");
+    copy.close();
+  }
+});
+
+test("status is told although a power cut left nothing of the file that a running node writes", async () => {
+  await using folder = await tempFolder();
+  await writeFile(folder.file("my.db"), "");
+  await mkdir(folder.file("my.db-marmot"));
+  await writeFile(folder.file("my.db-marmot", "status.json"), "");
+  const { code, stdout, stderr } = await marmot(["status", "--db-path", folder.file("my.db")]);
+  assert.equal(code, EXIT.ok, stderr);
+  assert.match(stdout, /not running/);
+});
+
+test("who can't see whether a Marmot runs is not told that none does", async () => {
+  await using folder = await tempFolder();
+  await writeFile(folder.file("my.db"), "");
+  // as unreadable as a folder of another user, for root as well
+  await symlink("my.db-marmot", folder.file("my.db-marmot"));
+  for (const argv of [["status"], ["--cleanup"]]) {
+    const { code, stderr } = await marmot([...argv, "--db-path", folder.file("my.db")]);
+    assert.equal(code, EXIT.database, stderr);
+    assert.match(stderr, /^marmot: Cannot tell whether a Marmot runs on /);
   }
 });
