@@ -53,6 +53,19 @@ test("an empty variable counts as not set", () => {
   assert.equal(load({ variables: { MARMOT_SHARDS: "", MARMOT_NATS_USER: "" } }).config.shards, 1);
 });
 
+test("variables that Kubernetes makes of services called marmot are left alone", () => {
+  const variables = {
+    MARMOT_SERVICE_HOST: "10.0.0.1",
+    MARMOT_SERVICE_PORT: "4222",
+    MARMOT_PORT: "tcp://10.0.0.1:4222",
+    MARMOT_NATS_SERVICE_PORT_CLIENT: "4222",
+    MARMOT_NATS_PORT_4222_TCP: "tcp://10.0.0.1:4222",
+    MARMOT_NATS_PORT_4222_TCP_ADDR: "10.0.0.1",
+    MARMOT_SHARDS: "2",
+  };
+  assert.equal(load({ variables }).config.shards, 2);
+});
+
 test("paths in the file start at the file, other paths at the working directory", () => {
   const { config } = load({ toml: `db_path = "data/a b.db"\nnats_server = "/bin/nats-server"` });
   assert.equal(config.dbPath, "/etc/data/a b.db");

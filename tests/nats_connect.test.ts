@@ -167,6 +167,36 @@ test("a server that is too old is named with its version and the one wanted", as
   await refuses({ urls: [server.url] }, EXIT.broker, /version 2\.10\.29, and 2\.11\.0 or newer is wanted/);
 });
 
+test("a server whose messages are too small is named with its limit and the one wanted", async () => {
+  await using server = await startNatsServer({ config: "max_payload: 1024" });
+  await refuses({ urls: [server.url] }, EXIT.broker, /may have 1024 bytes, and 16384 are wanted/);
+});
+
+test("a server that refuses us for a while is said once, not at every try, and connected to again afterwards", async () => {
+  const users = (password: string) => `authorization { user: ann, password: ${password} }`;
+  await using server = await startNatsServer({ config: users("right") });
+  const log = keptLog();
+  const link = await connectNats({ urls: [`nats://ann:right@127.0.0.1:${server.port}`] }, log);
+  let attempts = 0;
+  const several = new Promise<void>((resolve) => {
+    void (async () => {
+      for await (const { type } of link.connection.status()) if (type === "error" && ++attempts === 5) resolve();
+    })();
+  });
+  const back = new Promise<void>((resolve) => link.onChange((connected) => connected && resolve()));
+  await server.restart(users("other"));
+  await within(20_000, several, () => `${attempts} attempts`);
+  await server.restart(users("right"));
+  await within(20_000, back, () => "it is not back");
+  await link.close();
+  const said = log.entries.map(({ message }) => message);
+  assert.deepEqual(said, [
+    "Connection to NATS lost, trying to get it back",
+    "NATS server reports an error",
+    "Connection to NATS is back",
+  ]);
+});
+
 test("what answers but is no NATS server is refused", async () => {
   await using server = await pretendServer(undefined);
   await refuses({ urls: [server.url] }, EXIT.broker, /no NATS server\. Check host and port/);

@@ -9,6 +9,10 @@ import type { EffectiveConfig, Origin } from "./effective.ts";
 import { didYouMean, suggest } from "./suggest.ts";
 import { keyPosition } from "./toml_position.ts";
 
+/** What Kubernetes gives every container of a namespace that has a service called marmot, or marmot-something */
+const SERVICE_LINK =
+  /^MARMOT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
+
 /** What a flag was given: `--create`, `--shards 2`, `--include a --include b`. */
 export type FlagValue = string | boolean | readonly string[];
 
@@ -97,6 +101,7 @@ function settingsOfVariables({ variables }: ConfigSources, problems: string[]): 
     const option = known.get(name);
     const text = variables[name];
     if (option === undefined) {
+      if (SERVICE_LINK.test(name)) continue;
       // Compared without the prefix, which all of them share.
       const meant = suggest(name.slice(VARIABLE_PREFIX.length), OPTIONS.map((option) => option.tomlKey));
       const hint = meant === undefined ? "" : ` Did you mean ${VARIABLE_PREFIX}${meant.toUpperCase()}?`;

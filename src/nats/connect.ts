@@ -13,6 +13,7 @@ import {
   jetStreamFailure,
   permissionDenied,
 } from "./failure.ts";
+import { Repetitions } from "./server_log.ts";
 import { connectTransport } from "./transport.ts";
 
 /** per-key TTL, which the lease needs, came with it; older servers ignore it without a word */
@@ -25,6 +26,10 @@ const RECONNECT_WAIT_MS = 250;
 const RECONNECT_JITTER_MS = 50;
 /** a stop has two seconds for everything: what only tidies up at the server may take this much of them */
 const FAREWELL_MS = 300;
+/** below, a row would go in shreds of which each costs more than itself */
+const MIN_MAX_PAYLOAD_BYTES = 16 * 1024;
+/** a server that refuses says so at every try, several times a second */
+const SAME_ERROR_QUIET_MS = 600_000;
 /** how often, and how far apart, JetStream is asked for before it counts as missing: it may just be starting */
 const JETSTREAM_ATTEMPTS = 4;
 const JETSTREAM_RETRY_MS = 300;
@@ -118,18 +123,21 @@ export class NatsLink {
   }
 
   async #follow(): Promise<void> {
+    const server = this.description;
+    let errors = new Repetitions(SAME_ERROR_QUIET_MS);
     for await (const status of this.connection.status()) {
       if (this.#closed) return;
-      if (status.type === "disconnect") {
+      if (status.type === "disconnect" && this.#connected) {
         this.#set(false);
-        this.log.warn("Connection to NATS lost, trying to get it back", { server: this.description });
-      } else if (status.type === "reconnect") {
-        this.log.info("Connection to NATS is back", { server: this.description });
+        this.log.warn("Connection to NATS lost, trying to get it back", { server });
+      } else if (status.type === "reconnect" && !this.#connected) {
+        errors = new Repetitions(SAME_ERROR_QUIET_MS);
+        this.log.info("Connection to NATS is back", { server });
         this.#set(true);
       } else if (status.type === "close") {
         this.#set(false);
-      } else if (status.type === "error") {
-        this.log.warn("NATS server reports an error", { server: this.description, error: status.error.message });
+      } else if (status.type === "error" && errors.isNew(status.error.message, performance.now())) {
+        this.log.warn("NATS server reports an error", { server, error: status.error.message });
       }
     }
   }
@@ -147,6 +155,7 @@ export async function connectNats(options: NatsOptions, log: Log): Promise<NatsL
   try {
     const server = connection.getServer();
     requireVersion(connection.info?.version ?? "unknown", server);
+    requirePayload(connection.info?.max_payload ?? 0, server);
     await requireJetStream(connection, server);
     return new NatsLink(connection, `nats-server ${connection.info?.version} at ${server}`, log);
   } catch (error) {
@@ -206,6 +215,15 @@ function requireVersion(version: string, server: string): void {
   throw new MarmotError(
     `Cannot use the NATS server at ${server}: it is version ${version}, and ${MIN_SERVER_VERSION} or newer is wanted. ` +
       "Upgrade it, or leave out --nats-url to run the embedded one.",
+    EXIT.broker,
+  );
+}
+
+function requirePayload(bytes: number, server: string): void {
+  if (bytes >= MIN_MAX_PAYLOAD_BYTES) return;
+  throw new MarmotError(
+    `Cannot use the NATS server at ${server}: its messages may have ${bytes} bytes, and ${MIN_MAX_PAYLOAD_BYTES} are ` +
+      "wanted at least. Raise its max_payload.",
     EXIT.broker,
   );
 }
