@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { decodeMessage } from "../src/change_codec.ts";
+import type { Database } from "../src/database.ts";
+import { ChangeLog } from "../src/sqlite/change_log.ts";
+import { openDatabase } from "../src/sqlite/connection.ts";
 import { corePair } from "./support/core_pair.ts";
 import { settle } from "./support/core_node.ts";
 
@@ -120,4 +123,29 @@ test("what piled up is published although a lock is in the way when a start cuts
   assert.throws(() => a.node.capture.scan(), /locked/);
   await pair.converged("t");
   assert.deepEqual(b.rows("SELECT v FROM t"), [["b"]]);
+});
+
+test("a reader that takes one large row at a time has not several read each time", () => {
+  const db = openDatabase(":memory:");
+  db.exec(`CREATE TABLE __marmot__t_change_log(seq INTEGER PRIMARY KEY, op, stamp, val_id);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+      INSERT INTO __marmot__t_change_log SELECT i, 1, i, zeroblob(600000) FROM n`);
+  let rows = 0;
+  const prepare = (sql: string) => {
+    const statement = db.prepare(sql);
+    const all: typeof statement.all = (...params) => {
+      const found = statement.all(...params);
+      rows += found.length;
+      return found;
+    };
+    return { ...statement, all };
+  };
+  const shape = { table: "t", columns: ["id"], key: [0], fingerprint: "", collations: [], filled: new Map() };
+  const log = new ChangeLog({ ...db, prepare } as Database, shape, "UTF-8");
+  for (let seq = 0; seq < 40; seq++) {
+    const [change] = log.read(seq, 40, 40);
+    assert.equal(change?.seq, seq + 1);
+  }
+  assert.ok(rows <= 40 + 16, `${rows} rows`);
+  db.close();
 });

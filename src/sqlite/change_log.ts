@@ -8,7 +8,7 @@ import { id } from "./quote.ts";
 import { logName, tableOfLog, valueColumn } from "./triggers.ts";
 import type { TextEncoding } from "./values.ts";
 
-/** Entries read at once: few at first, then as many as hold about that many bytes */
+/** Entries read at once: few at first, fewer where the last ones were large, then as many as hold about that many bytes */
 const FIRST_CHUNK_ROWS = 16;
 const CHUNK_ROWS = 512;
 const CHUNK_BYTES = 512 * 1024;
@@ -30,6 +30,7 @@ export class ChangeLog {
   private readonly deleteStamped: Statement;
   /** entries up to here were made before the table had all of its columns */
   private filledTo: number;
+  private firstChunk = FIRST_CHUNK_ROWS;
 
   constructor(db: Database, readonly shape: LogShape, encoding: TextEncoding) {
     this.filledTo = Math.max(0, ...shape.filled.values());
@@ -50,19 +51,21 @@ export class ChangeLog {
    * left open when the reader stops early: that would hold the connection in an old snapshot.
    */
   *read(after: number, to: number, limit: number): Generator<Change> {
-    let chunk = FIRST_CHUNK_ROWS;
+    let chunk = this.firstChunk;
     for (let at = after, left = limit; left > 0;) {
       const wanted = Math.min(chunk, left);
       const entries = this.entries.read(at, to, wanted);
+      if (entries.length === 0) return;
       let bytes = 0;
-      for (const entry of entries) {
-        bytes += bytesOf(entry.values);
-        yield this.change(entry);
-      }
+      for (const { values } of entries) bytes += bytesOf(values);
+      const fitting = Math.max(1, Math.floor(CHUNK_BYTES * entries.length / (bytes + 1)));
+      // of large rows a reader takes one, which fills its frame, and comes again
+      this.firstChunk = Math.min(FIRST_CHUNK_ROWS, fitting);
+      for (const entry of entries) yield this.change(entry);
       if (entries.length < wanted) return;
       at = entries.at(-1)!.seq;
       left -= entries.length;
-      chunk = Math.max(1, Math.min(CHUNK_ROWS, 4 * chunk, Math.floor(CHUNK_BYTES * entries.length / (bytes + 1))));
+      chunk = Math.min(CHUNK_ROWS, 4 * chunk, fitting);
     }
   }
 
