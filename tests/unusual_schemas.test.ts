@@ -111,3 +111,22 @@ test("a trigger made after ours publishes no row that was not written, beside a 
   await pair.converged("t");
   assert.deepEqual(a.rows("SELECT v, w FROM t"), [["one", null], ["newer", null], ["three", 1]]);
 });
+
+test("what a virtual table of the application's own module keeps is left alone, and named", async () => {
+  const strange = 'CREATE VIRTUAL TABLE /* USING fts5 */ "my ""USING"" v"  USING vec0(a float[3])';
+  await using pair = await corePair(
+    `CREATE TABLE "my ""USING"" v_rowids"(rowid INTEGER PRIMARY KEY, id); CREATE TABLE docs_meta(id INTEGER PRIMARY KEY);
+    CREATE VIRTUAL TABLE "docs" USING "fts5"(words); PRAGMA writable_schema = ON;
+    INSERT INTO sqlite_schema VALUES ('table', 'my "USING" v', 'my "USING" v', 0, '${strange}');
+    PRAGMA writable_schema = OFF`,
+    { prepare: (app) => app.enableDefensive(false) },
+  );
+  const { a, b } = pair;
+  a.run('INSERT INTO "my ""USING"" v_rowids" VALUES (1, 1); INSERT INTO docs_meta VALUES (1)');
+  await pair.converged("(SELECT id, id FROM docs_meta)");
+  assert.deepEqual(b.rows('SELECT * FROM "my ""USING"" v_rowids"'), []);
+  const reasons = new Map(a.node.installed.excluded.map(({ name, reason }) => [name, reason]));
+  const reason = 'it may belong to the virtual table my "USING" v, whose module is not known here';
+  assert.equal(reasons.get('my "USING" v_rowids'), reason);
+  assert.deepEqual([...reasons.keys()].sort(), ["docs", 'my "USING" v', 'my "USING" v_rowids']);
+});

@@ -137,12 +137,14 @@ export function readSchema(db: Database, rowidTables: boolean): Schema {
   const tables = new Map<string, Table>();
   const skipped: SkippedTable[] = [];
   const own = new Map<string, string[]>();
-  for (const row of readTables(db)) {
+  const rows = readTables(db);
+  const strange = strangeTables(db, rows, sqlOf);
+  for (const row of rows) {
     if (fold(row.name).startsWith(PREFIX)) {
       own.set(fold(row.name), row.columns.map((column) => column.name));
       continue;
     }
-    const reason = whyNotCaptured(row, rowidTables);
+    const reason = whyNotCaptured(row, rowidTables, strange);
     if (reason !== undefined) skipped.push({ name: row.name, reason });
     else tables.set(fold(row.name), describe(db, row, sqlOf));
   }
@@ -150,16 +152,32 @@ export function readSchema(db: Database, rowidTables: boolean): Schema {
   return { encoding, tables, skipped, triggers, views, own };
 }
 
-function whyNotCaptured(row: TableRow, rowidTables: boolean): string | undefined {
+function whyNotCaptured(row: TableRow, rowidTables: boolean, strange: readonly TableRow[]): string | undefined {
   if (row.type === "virtual") {
     return "it is a virtual table: its content is rebuilt on each node by triggers or by the application";
   }
   if (row.type === "shadow") return "it belongs to a virtual table";
+  const owner = strange.find(({ name }) => fold(row.name).startsWith(`${fold(name)}_`));
+  if (owner !== undefined) return `it may belong to the virtual table ${owner.name}, whose module is not known here`;
   if (row.columns.length > MAX_COLUMNS) return `it has more than ${MAX_COLUMNS} columns`;
   if (row.columns.some((column) => column.keyPlace > 0)) return undefined;
   if (rowidTables && rowidName(row) === undefined) return "its columns have taken all names of its rowid";
   if (rowidTables) return undefined;
   return "it has no primary key (--rowid-tables captures it by rowid: rows that two nodes add take each other's place)";
+}
+
+const MODULE =
+  /^CREATE\s+VIRTUAL\s+TABLE\s+(?:(["'`])(?:(?!\1).|\1\1)*\1|\[[^\]]*\]|[^\s"'`[]+)\s+USING\s+["'`[]?([^\s"'`\](,;]+)/is;
+
+/** Virtual tables whose module only the application has: SQLite can't tell here which tables they keep their content in. */
+function strangeTables(db: Database, rows: readonly TableRow[], sqlOf: Map<string, string>): TableRow[] {
+  const virtual = rows.filter(({ type }) => type === "virtual");
+  if (virtual.length === 0) return [];
+  const modules = new Set(db.prepare("SELECT name FROM pragma_module_list").all().map(([name]) => fold(String(name))));
+  return virtual.filter(({ name }) => {
+    const module = MODULE.exec(withoutComments(sqlOf.get(`table ${fold(name)}`) ?? ""))?.[2];
+    return module === undefined || !modules.has(fold(module));
+  });
 }
 
 function readTables(db: Database): TableRow[] {
