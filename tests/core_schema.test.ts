@@ -318,6 +318,29 @@ test("rows from a node without a UNIQUE column do not take each other's place", 
   assert.deepEqual(a.node.applier.parkedTables.map(({ changes }) => changes), [2]);
 });
 
+for (
+  const [what, columns, index] of [["an expression", "", "lower(code)"], [
+    "a generated column",
+    ", g AS (code || 1)",
+    "g",
+  ]]
+) {
+  test(`rows from a node without the column that ${what} under UNIQUE is made of do not take each other's place`, async () => {
+    await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    const { a, b } = pair;
+    a.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    await pair.converged("t");
+    a.run(`BEGIN; CREATE TABLE new__t(id INTEGER PRIMARY KEY, v, code TEXT NOT NULL${columns});
+      INSERT INTO new__t(id, v, code) SELECT id, v, 'code' || id FROM t; DROP TABLE t; ALTER TABLE new__t RENAME TO t;
+      CREATE UNIQUE INDEX i ON t(${index}); COMMIT`);
+    await pair.converged();
+    b.run("INSERT INTO t VALUES (3, 'c'), (4, 'd')");
+    await pair.converged();
+    assert.deepEqual(a.rows("SELECT id FROM t"), [[1], [2]]);
+    assert.deepEqual(a.node.applier.parkedTables.map(({ changes }) => changes), [2]);
+  });
+}
+
 test("changes wait for a table that lost its primary key in a migration", async () => {
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
   const { a, b } = pair;

@@ -271,13 +271,10 @@ export class RowWriter {
 
 /**
  * Columns that the origin of a new row does not know: a migration added them here, and left no DEFAULT. Their value is what
- * it gave to the rows it found, else the zero of the type. Not in a UNIQUE column: rows would take each other's place.
+ * it gave to the rows it found, else the zero of the type.
  */
 function fillings(table: Table, given: (column: number) => boolean): { columns: number[]; sql: string[] } {
-  const columns = table.columns.map((_, column) => column).filter((i) =>
-    table.zeros[i] !== null && !given(i) &&
-    !table.uniques.some(({ terms }) => terms.some((t) => t.sql === id(table.columns[i]!)))
-  );
+  const columns = table.columns.map((_, column) => column).filter((i) => table.zeros[i] !== null && !given(i));
   const sql = columns.map((column) => {
     const where = [fold(table.name), fold(table.columns[column]!)].map((name) => `'${name.replaceAll("'", "''")}'`);
     const fill = `SELECT fill FROM main.${COLUMNS} WHERE table_name = ${where[0]} AND name = ${where[1]}`;

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import type { Database, Statement } from "../database.ts";
 import { sqliteProblem } from "./connection.ts";
-import { readIndexSql, withoutComments } from "./index_sql.ts";
+import { generatedExpressions, readIndexSql, withoutComments } from "./index_sql.ts";
 import { fold, id, text } from "./quote.ts";
 import type { TextEncoding } from "./values.ts";
 
@@ -33,7 +33,7 @@ export interface Table {
   readonly generated: readonly string[];
   /** SQL of each column's DEFAULT, "NULL" where it has none, or only the application can compute it */
   readonly defaults: readonly string[];
-  /** SQL of the zero of each column's type, NULL where it may be that; null where it has a DEFAULT, or is in the key */
+  /** SQL of the zero of each column's type, NULL where it may be that; null where none may be made up: see zeroOf */
   readonly zeros: readonly (string | null)[];
   /** primary key columns in key order; ["rowid"] for a table without one (--rowid-tables) */
   readonly key: readonly string[];
@@ -255,21 +255,24 @@ function describe(db: Database, row: TableRow, sqlOf: Map<string, string>): Tabl
   const assignedKey = !byRowid && keyIndex === undefined && !row.withoutRowid;
   const collations = key.map((_, place) => keyIndex?.terms[place]?.collation ?? "BINARY");
   const all = row.indexes.filter((index) => index.origin !== "pk").map((index) => describeUnique(index, sqlOf));
+  const uniques = all.filter((unique) => !holdsKey(unique, key, collations));
   const sql = sqlOf.get(`table ${fold(row.name)}`) ?? "";
   const plain = withoutComments(sql);
+  const isUnique = uniqueColumns(uniques, new Set(columns.map(id)), plain);
+  const zeros = travelling.map((column) => isUnique(column.name) ? null : zeroOf(column));
   return {
     name: row.name,
     columns,
     generated: row.columns.filter((column) => column.hidden !== 0).map((column) => column.name),
     defaults: byRowid ? ["NULL", ...defaults] : defaults,
-    zeros: byRowid ? [null, ...travelling.map(zeroOf)] : travelling.map(zeroOf),
+    zeros: byRowid ? [null, ...zeros] : zeros,
     key,
     keyCollates: collations.map((collation) => KEY_COLLATION.test(plain) ? ` COLLATE ${id(collation)}` : ""),
     keyIndexes: key.map((name) => columns.indexOf(name)),
     collations,
     rowid,
     nullableKey: !byRowid && !assignedKey && !row.withoutRowid && keyColumns.some((column) => !column.notNull),
-    uniques: all.filter((unique) => !holdsKey(unique, key, collations)),
+    uniques,
     assignedKey,
     cascadesOnUpdate: row.cascades,
     cascadesToItself: row.cascadesToItself,
@@ -301,6 +304,24 @@ function knownHere(db: Database, sql: string): string {
 
 const DEFAULT_WORDS = /^(NULL|TRUE|FALSE|CURRENT_TIME|CURRENT_DATE|CURRENT_TIMESTAMP)$/i;
 
+/**
+ * Does a UNIQUE value hang on a column, itself or in an expression? One whose name is part of another that stands there is
+ * taken for it.
+ */
+function uniqueColumns(
+  uniques: readonly Unique[],
+  stored: ReadonlySet<string>,
+  sql: string,
+): (column: string) => boolean {
+  const terms = uniques.flatMap((unique) => unique.terms.map((term) => term.sql));
+  const computed = terms.filter((term) => !stored.has(term));
+  if (computed.length > 0) computed.push(...generatedExpressions(sql));
+  const text = fold(computed.join("\n"));
+  return (column) =>
+    terms.includes(id(column)) || [column, id(column).slice(1, -1)].some((name) => text.includes(fold(name)));
+}
+
+/** None where it has a DEFAULT, or is in the key or in a UNIQUE value: rows would take each other's place. */
 function zeroOf({ type, notNull, defaultSql, keyPlace }: ColumnRow): string | null {
   if (defaultSql !== null || keyPlace > 0) return null;
   if (!notNull) return "NULL";
