@@ -78,7 +78,10 @@ async function runOne(seed: number, steps: number | undefined, trace: boolean): 
 }
 
 async function runPart(first: number, seeds: number, stride: number, seconds: number): Promise<number> {
+  const { ppid } = process;
   for (let seed = first; seed < first + seeds && performance.now() < seconds * 1_000; seed += stride) {
+    // whoever it is a part of was killed
+    if (process.ppid !== ppid) return 1;
     const { counters, digest, failure, failedAt } = await runHistory({ seed });
     print(JSON.stringify({ seed, digest, failure, failedAt, counters: [...counters.counts] }));
   }
