@@ -151,6 +151,23 @@ test("a client certificate is shown to a server that wants one", async (context)
   await refuses({ urls: [server.url], tls: { caFile: made.client.key } }, EXIT.usage, /no certificate.*--nats-ca/);
 });
 
+test("certificates that were renewed in place, with another CA too, are used at the next connection", async (context) => {
+  await using folder = await tempFolder();
+  const made = await certificates(context, folder);
+  if (made === undefined) return;
+  const { cert, key } = made.server;
+  const config = `tls { cert_file: "${cert}", key_file: "${key}", ca_file: "${made.ca}", verify: true }`;
+  await using server = await startNatsServer({ config });
+  const tls = { caFile: made.ca, certFile: made.client.cert, keyFile: made.client.key };
+  const link = await connectNats({ urls: [server.url], tls }, keptLog());
+  const back = new Promise<void>((resolve) => link.onChange((connected) => connected && resolve()));
+  await server.stop();
+  await makeCertificates(folder);
+  await server.restart();
+  await within(10_000, back, () => "it is not back");
+  await link.close();
+});
+
 test("TLS that was asked for is never left out", async () => {
   await using server = await startNatsServer();
   const url = `tls://127.0.0.1:${server.port}`;

@@ -4,7 +4,7 @@ import { errors, type NatsConnection, type NodeConnectionOptions } from "@nats-i
 import { BrokerUnreachableError, EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
 import { type NatsAddress, parseNatsAddress } from "./address.ts";
-import { authenticatorOf, type NatsAuth, type NatsTls, readTls } from "./credentials.ts";
+import { authenticatorOf, checkTls, type NatsAuth, type NatsTls } from "./credentials.ts";
 import {
   connectFailure,
   type Failure,
@@ -167,6 +167,7 @@ export async function connectNats(options: NatsOptions, log: Log): Promise<NatsL
 function natsOptions(options: NatsOptions, addresses: readonly NatsAddress[]): NodeConnectionOptions {
   const authenticator = authenticatorOf(options.auth, addresses);
   const tls = options.tls ?? (addresses.some((address) => address.tls) ? {} : undefined);
+  if (tls !== undefined) checkTls(tls);
   return {
     name: options.name ?? "marmot",
     timeout: CONNECT_TIMEOUT_MS,
@@ -180,7 +181,7 @@ function natsOptions(options: NatsOptions, addresses: readonly NatsAddress[]): N
     ignoreAuthErrorAbort: true,
     noAsyncTraces: true,
     ...(authenticator === undefined ? {} : { authenticator }),
-    ...(tls === undefined ? {} : { tls: readTls(tls) }),
+    ...(tls === undefined ? {} : { tls }),
   };
 }
 

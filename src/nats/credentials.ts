@@ -27,12 +27,6 @@ export interface NatsTls {
   readonly keyFile?: string;
 }
 
-export interface TlsMaterial {
-  ca?: string;
-  cert?: string;
-  key?: string;
-}
-
 const encoder = new TextEncoder();
 
 /**
@@ -113,8 +107,8 @@ function damaged(file: string): MarmotError {
   );
 }
 
-/** @throws MarmotError (usage) */
-export function readTls(tls: NatsTls): TlsMaterial {
+/** The files themselves are read at each connect, since certificates are renewed in place. @throws MarmotError (usage) */
+export function checkTls(tls: NatsTls): void {
   if ((tls.certFile === undefined) !== (tls.keyFile === undefined)) {
     throw new MarmotError(
       "Cannot use a client certificate without its key, or a key without its certificate. " +
@@ -122,16 +116,13 @@ export function readTls(tls: NatsTls): TlsMaterial {
       EXIT.usage,
     );
   }
-  const material: TlsMaterial = {};
-  if (tls.caFile !== undefined) material.ca = readPem(tls.caFile, "--nats-ca", "CERTIFICATE");
-  if (tls.certFile !== undefined) material.cert = readPem(tls.certFile, "--nats-cert", "CERTIFICATE");
-  if (tls.keyFile !== undefined) material.key = readPem(tls.keyFile, "--nats-key", "PRIVATE KEY");
-  return material;
+  if (tls.caFile !== undefined) checkPem(tls.caFile, "--nats-ca", "CERTIFICATE");
+  if (tls.certFile !== undefined) checkPem(tls.certFile, "--nats-cert", "CERTIFICATE");
+  if (tls.keyFile !== undefined) checkPem(tls.keyFile, "--nats-key", "PRIVATE KEY");
 }
 
-function readPem(file: string, flag: string, what: string): string {
-  const text = readText(file, flag);
-  if (new RegExp(`-----BEGIN [A-Z ]*${what}-----`).test(text)) return text;
+function checkPem(file: string, flag: string, what: string): void {
+  if (new RegExp(`-----BEGIN [A-Z ]*${what}-----`).test(readText(file, flag))) return;
   throw new MarmotError(
     `Cannot use ${file}: it holds no ${what.toLowerCase()} in PEM. Give another file with ${flag}.`,
     EXIT.usage,
