@@ -116,7 +116,8 @@ export const configSchema = v.object({
   retentionBytes: option(size(MIN_RETENTION_BYTES, MAX_RETENTION_BYTES, formatSize(DEFAULT_RETENTION_BYTES)), {
     group: STREAMS,
     shared: true,
-    help: "how large all streams together may become: each drops its oldest changes when it has its part",
+    help:
+      "how large all streams together may become: each drops its oldest changes when it has its part, 1MiB at least",
   }),
   updateStreams: option(boolean(), {
     group: STREAMS,

@@ -175,6 +175,11 @@ test("replicas on a single server are refused with the flag that helps", async (
   await refused(optionsFor(server.url, { replicas: 3 }), /not part of a cluster.*--replicas 1/, EXIT.broker);
 });
 
+test("streams too small for a message, which would lose it at once, are a usage error", async () => {
+  const small = optionsFor("nats://127.0.0.1:1", { shards: 64, retentionBytes: 2 ** 20 });
+  await refused(small, /1048576 bytes in 64 streams.*--retention-bytes 64MiB/, EXIT.usage);
+});
+
 test("names that JetStream would not take are usage errors", async () => {
   const nobody = "nats://127.0.0.1:1";
   await refused(optionsFor(nobody, { streamPrefix: "a.b" }), /stream prefix "a\.b".*--stream-prefix/, EXIT.usage);

@@ -12,6 +12,8 @@ import { ensureStreams, planStreams, STREAM_DEFAULTS, type StreamsOptions } from
 const SETUP_TIMEOUT_MS = 5_000;
 /** and for what a running node asks: when a stream's leader died the answer is lost, and the next attempt finds another */
 const API_TIMEOUT_MS = 3_000;
+/** a stream that is smaller than a message loses it as soon as it has it, and stops every node */
+const MIN_STREAM_BYTES = 1024 * 1024;
 const STREAM_NAME = /^[-\w]+$/;
 const SUBJECT = /^[-\w]+(\.[-\w]+)*$/;
 
@@ -26,6 +28,7 @@ export interface BrokerOptions extends NatsOptions, Partial<StreamsOptions> {}
 export async function connectBroker(given: BrokerOptions, log: Log): Promise<Broker> {
   const options = { ...STREAM_DEFAULTS, ...given };
   requireNames(options);
+  requireRoom(options);
   const link = await connectNats(options, log);
   try {
     const setup = await jetstreamManager(link.connection, { checkAPI: false, timeout: SETUP_TIMEOUT_MS });
@@ -52,6 +55,15 @@ function follow(link: NatsLink, listener: (connected: boolean) => void): () => v
   const off = link.onChange(listener);
   listener(link.connected);
   return off;
+}
+
+function requireRoom({ shards, retentionBytes }: StreamsOptions): void {
+  if (retentionBytes >= shards * MIN_STREAM_BYTES) return;
+  throw new MarmotError(
+    `Cannot keep ${retentionBytes} bytes in ${shards} streams: each gets an equal part, and ${MIN_STREAM_BYTES} are wanted ` +
+      `at least. Give --retention-bytes ${shards}MiB or more.`,
+    EXIT.usage,
+  );
 }
 
 function requireNames({ streamPrefix, subjectPrefix }: StreamsOptions): void {
