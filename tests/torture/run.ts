@@ -22,8 +22,9 @@ const CONVERGED_TIMEOUT_MS = 120_000;
 const POLL_MS = 200;
 const TICK_MS = 5_000;
 const LAST_WRITES = 20;
-/** of the last node, for databases of some minutes: it is all written when the disk is to be full */
-const DISK_BYTES = 400 * 1024 * 1024;
+/** Of the last node, for its database and an older copy of it: it is all written when the disk is to be full */
+const DISK_BYTES = 256 * 1024 * 1024;
+const DISK_BYTES_A_MINUTE = 20 * 1024 * 1024;
 
 export interface TortureOptions {
   readonly seconds: number;
@@ -94,7 +95,8 @@ class TortureRun {
     const nodes: TortureNode[] = [];
     const run = new TortureRun(options, random, folder.path, brokers, nodes, shards);
     run.#closing = [brokers];
-    const disk = await LimitedDisk.mount(folder.file("disk"), DISK_BYTES);
+    const bytes = DISK_BYTES + Math.ceil(options.seconds / 60) * DISK_BYTES_A_MINUTE;
+    const disk = await LimitedDisk.mount(folder.file("disk"), bytes);
     const runtimes = await nodeRuntimes();
     for (let place = 0; place < count; place++) {
       const name = "abcde".charAt(place);
