@@ -11,6 +11,9 @@ const PAUSES = [0, 0.5, 3, 3, 20, 20, 100, 100, 400, 1_500];
 const LONG_PAUSE_MS = 20_000;
 /** Longer than a lock may be held without a word, ms */
 const LONG_HOLD_MS = 12_000;
+/** A lock comes within so many statements; where Marmot is down, within the first ones of its next start */
+const STATEMENTS = 200;
+const START_STATEMENTS = 40;
 const JUMPS_MS = [50, 2_000, 3_600_000];
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -47,7 +50,8 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   },
   busy({ random }, node) {
     const kind = random.pick(["commit", "any"] as const);
-    node.fault = { kind, after: kind === "any" ? random.below(200) : 0, message: "database is locked" };
+    const most = node.alive === undefined ? START_STATEMENTS : STATEMENTS;
+    node.fault = { kind, after: kind === "any" ? random.below(most) : 0, message: "database is locked" };
   },
   full({ random }, node) {
     node.fault = { kind: random.pick(["commit", "write"]), after: 0, message: "database or disk is full" };
@@ -67,7 +71,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     if (!world.broker.up) return;
     world.counters.add("tails of a stream lost");
     brokerRestarts(world);
-    stream.loseTail(1 + world.random.below(6));
+    stream.loseTail(1 + world.random.below(6), world.random.below(2) === 0);
   },
   purge(world) {
     const stream = world.random.pick(world.broker.streams);
@@ -98,6 +102,12 @@ function brokerRestarts(world: World): void {
 /** Does the next thing. @returns its name */
 export async function act(world: World): Promise<string> {
   const { random, setting } = world;
+  const { cloned } = world;
+  world.cloned = undefined;
+  if (cloned !== undefined && random.below(2) === 0) {
+    await travel(world, cloned);
+    return `travel ${cloned.name}`;
+  }
   const node = random.pick(world.nodes);
   const names = Object.keys(setting.weights);
   const total = names.reduce((sum, name) => sum + setting.weights[name]!, 0);
@@ -178,6 +188,7 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
       if (world.closed || signal.aborted) return;
       counters.add("clones");
       world.addNode(to, ahead, changes);
+      world.cloned = node;
     },
     (error) => {
       if (!(error instanceof MarmotError) && !signal.aborted) world.violated(new Violation(`no clone: ${error.stack}`));

@@ -28,6 +28,8 @@ export class ClusterStream {
   private first = 1;
   private last: Stored | undefined;
   private readonly listeners = new Set<() => void>();
+  /** a lost message, of which a double is still on its way, and comes in where the message was */
+  private double: Stored | undefined;
 
   constructor(readonly name: string, readonly shard: number) {}
 
@@ -46,6 +48,7 @@ export class ClusterStream {
     this.messages.push(stored);
     this.known.set(nameOf({ ...stored, digest: digestOf(data) }), stored);
     for (const listener of [...this.listeners]) listener();
+    if (this.double?.sequence === this.end + 1) this.append(this.double.data, time);
     return stored.sequence;
   }
 
@@ -75,10 +78,15 @@ export class ClusterStream {
     this.first += this.messages.splice(0, count).length;
   }
 
-  /** What was acknowledged is gone all the same. */
-  loseTail(count: number): void {
+  /**
+   * What was acknowledged is gone all the same.
+   * @param doubled comes the last of it again, once as many others are there as were in front of it?
+   */
+  loseTail(count: number, doubled: boolean): void {
     const gone = this.messages.splice(Math.max(0, this.messages.length - count));
-    if (gone.length > 0) this.last = gone[0]!.before;
+    if (gone.length === 0) return;
+    this.last = gone[0]!.before;
+    this.double = doubled ? gone.at(-1) : undefined;
   }
 
   listen(listener: () => void): () => void {

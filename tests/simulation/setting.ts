@@ -101,7 +101,8 @@ function drawWeights(kind: Kind, random: Random): Record<string, number> {
     jump: 1,
     save: travels,
     travel: travels,
-    clone: random.pick([0, 1]),
+    // a source that goes back has lost what a clone may have of it
+    clone: random.pick(travels > 0 ? [0, 3] : [0, 1]),
     twin: random.below(4) === 0 ? 1 : 0,
     change: CHANGES[kind],
   };

@@ -51,6 +51,8 @@ export class World {
   readonly twins: SimulatedNode[] = [];
   /** all nodes have started */
   begun = false;
+  /** what a clone was just made of: the worst moment to lose its file */
+  cloned: SimulatedNode | undefined;
   /** all faults are over, and nobody writes */
   ending = false;
   closed = false;
