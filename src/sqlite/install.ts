@@ -143,6 +143,7 @@ class Installation {
         this.release(table.name);
       }
     }
+    for (const { name } of this.schema.skipped) this.dropTriggers(name);
     this.forgetDropped();
     this.dropMarks(captured);
     for (const { name, reason } of excluded) this.note("info", "table is not replicated", name, reason);
@@ -255,7 +256,7 @@ class Installation {
     const overtaken = this.overtaken.has(fold(table.name)) || (ours.length > 0 && isOvertaken(ours, theirs));
     let added: readonly string[] = [];
     if (!right || overtaken || !hasLog) {
-      for (const trigger of ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
+      this.dropTriggers(table.name);
       if (!hasLog) this.db.exec(logSql(table));
       else added = this.fitColumns(table, known);
       for (const sql of marksSql(table)) this.db.exec(sql);
@@ -307,13 +308,17 @@ class Installation {
     this.note("warn", "table is captured again", table, reason);
   }
 
+  private dropTriggers(table: string): void {
+    for (const trigger of this.triggersOf(table).ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
+  }
+
   private triggersOf(table: string): TableTriggers {
     return this.triggers.get(fold(table)) ?? { ours: [], theirs: [] };
   }
 
   /** A table that is excluded now: its triggers go; its log stays until it is empty. */
   private release(name: string): void {
-    for (const trigger of this.triggersOf(name).ours) this.db.exec(`DROP TRIGGER ${id(trigger.name)}`);
+    this.dropTriggers(name);
     if (this.logs.has(name) && this.logs.isEmpty(name)) this.logs.drop(name);
     this.names.rememberState(name, "excluded");
   }
