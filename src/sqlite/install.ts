@@ -69,7 +69,8 @@ export function install(db: Database, request: InstallRequest): Installed {
  * Has a table that was captured no triggers, because it was rebuilt or they were dropped? What is written to it meanwhile
  * is lost to the other nodes, so it can't wait.
  */
-export function missesCapture(db: Database, { names }: Installed): boolean {
+export function missesCapture(db: Database, { names, schema }: Installed): boolean {
+  const skipped = new Set(schema.skipped.map(({ name }) => fold(name)));
   const objects = db.prepare("SELECT type, name, tbl_name FROM main.sqlite_schema").all();
   const captured = new Set<string>();
   for (const [type, name, table] of objects) {
@@ -77,7 +78,8 @@ export function missesCapture(db: Database, { names }: Installed): boolean {
   }
   return objects.some(([type, name]) => {
     const state = type === "table" ? names.tables.get(fold(String(name)))?.state : undefined;
-    return (state === "captured" || state === "dropped") && !captured.has(fold(String(name)));
+    const isExpected = (state === "captured" || state === "dropped") && !skipped.has(fold(String(name)));
+    return isExpected && !captured.has(fold(String(name)));
   });
 }
 
