@@ -83,6 +83,7 @@ test("an unknown flag or command is refused, with what was probably meant", () =
     [["statsu", "--db-path", "x"], /"statsu": it is neither a command nor a flag\. Did you mean status\?$/],
     [["my.db"], /A database is given with --db-path my\.db\.$/],
     [["--json"], /belongs to another command/],
+    [["help", "bogus"], /there is no such command\. See marmot --help\.$/],
   ];
   for (const [argv, expected] of meant) assert.match(refusal(...argv), expected);
 });

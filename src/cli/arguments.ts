@@ -178,6 +178,10 @@ function usageError(error: CommanderError, options: readonly Option[]): MarmotEr
   if (error.code === "commander.optionMissingArgument") {
     return missingValue(quoted);
   }
+  // what `help` does for a command that it doesn't know
+  if (error.code === "commander.help") {
+    return usage("Cannot show that help: there is no such command. See marmot --help.");
+  }
   return usage(`Cannot understand the command line: ${error.message.replace(/^error: /, "")}.`);
 }
 
