@@ -8,6 +8,8 @@ import { settle } from "./support/core_node.ts";
 import { keptLog } from "./support/kept_log.ts";
 import { MemoryStream } from "./support/memory_stream.ts";
 
+const MIB = 1024 * 1024;
+
 /** It refuses what is larger, and keeps the rest. */
 class PickyStream extends MemoryStream {
   limit = 1_000;
@@ -17,6 +19,64 @@ class PickyStream extends MemoryStream {
     return super.publish(data);
   }
 }
+
+/** It keeps what is published to itself until it is told to answer. */
+class SlowStream extends MemoryStream {
+  readonly unanswered: (() => Promise<number>)[] = [];
+  largest = 0;
+
+  override publish(data: Uint8Array): Promise<number> {
+    this.largest = Math.max(this.largest, data.length);
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.unanswered.push(async () => {
+      resolve(await super.publish(data));
+      return data.length;
+    });
+    return promise;
+  }
+}
+
+test("how much waits for an answer, and how large a message is, follow how soon answers come", async () => {
+  const stream = new SlowStream("changes-1");
+  stream.direct = true;
+  let time = 0;
+  const publisher = new Publisher({
+    stream,
+    origin: "a".repeat(32),
+    nonce: "b".repeat(16),
+    clock: { now: () => time, sleep: () => Promise.resolve() },
+    log: keptLog(),
+    wake: () => {},
+    rewind: () => {},
+    conflict: assert.fail,
+  });
+  /** Sends what may be sent; all is answered after so long. @returns how many bytes waited */
+  const round = async (ms: number) => {
+    stream.largest = 0;
+    while (publisher.open) publisher.send({ frame: new Uint8Array(MIB), base: 0, last: true });
+    time += ms;
+    const waiting = await Promise.all(stream.unanswered.splice(0).map((answer) => answer()));
+    await settle();
+    return waiting.reduce((sum, bytes) => sum + bytes, 0);
+  };
+  const start = async () => {
+    const seen = { nonce: "b".repeat(16), epoch: 1, number: 1 };
+    publisher.step(0, undefined);
+    await settle();
+    publisher.step(0, undefined);
+    await round(1);
+    publisher.step(1, seen);
+  };
+  await start();
+  const first = await round(1);
+  assert.ok(first < MIB, `${first} bytes at first`);
+  let most = 0;
+  for (let rounds = 0; rounds < 20; rounds++) most = Math.max(most, await round(1));
+  assert.ok(most >= 8 * MIB && stream.largest > MIB / 2, `${most} bytes when answers are prompt`);
+  let least = most;
+  for (let rounds = 0; rounds < 400; rounds++) least = Math.min(least, await round(3_000));
+  assert.ok(least <= 32 * 1024 && stream.largest <= 8 * 1024, `${least} bytes when answers are late`);
+});
 
 test("a stream that takes markers and small messages, and refuses a large one, is named, until it takes that one", async () => {
   const stream = new PickyStream("changes-1");
