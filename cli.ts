@@ -126,8 +126,9 @@ function makeLog({ config }: ReadConfig): Log {
   });
 }
 
+/** What is not known is null: each key is there in every report. */
 function toJson(value: unknown): string {
-  return JSON.stringify(value, (_, element) => typeof element === "bigint" ? String(element) : element, 2);
+  return JSON.stringify(value, (_, element) => typeof element === "bigint" ? String(element) : element ?? null, 2);
 }
 
 async function end(): Promise<void> {

@@ -203,6 +203,9 @@ test("status is told although a power cut left nothing of the file that a runnin
   const { code, stdout, stderr } = await marmot(["status", "--db-path", folder.file("my.db")]);
   assert.equal(code, EXIT.ok, stderr);
   assert.match(stdout, /not running/);
+  const json = await marmot(["status", "--json", "--db-path", folder.file("my.db")]);
+  const { node, broker, shards } = JSON.parse(json.stdout);
+  assert.deepEqual({ node, broker, shards }, { node: null, broker: null, shards: [] });
 });
 
 test("who can't see whether a Marmot runs is not told that none does", async () => {
