@@ -11,9 +11,10 @@ const PAUSES = [0, 0.5, 3, 3, 20, 20, 100, 100, 400, 1_500];
 const LONG_PAUSE_MS = 20_000;
 /** Longer than a lock may be held without a word, ms */
 const LONG_HOLD_MS = 12_000;
-/** A lock comes within so many statements; where Marmot is down, within the first ones of its next start */
+/** Within so many statements a lock comes: any, those of a start, those with which a commit is noticed */
 const STATEMENTS = 200;
 const START_STATEMENTS = 40;
+const NOTICING_STATEMENTS = 4;
 const JUMPS_MS = [50, 2_000, 3_600_000];
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -49,12 +50,15 @@ const ACTIONS: Readonly<Record<string, Action>> = {
     brokerRestarts(world);
   },
   busy({ random }, node) {
-    const kind = random.pick(["commit", "any"] as const);
-    const most = node.alive === undefined ? START_STATEMENTS : STATEMENTS;
-    node.fault = { kind, after: kind === "any" ? random.below(most) : 0, message: "database is locked" };
+    const message = "database is locked";
+    const [kind, most] = random.pick([["commit", 1], ["any", STATEMENTS], ["any", START_STATEMENTS]] as const);
+    // right behind what Marmot is about to notice
+    const after = most === START_STATEMENTS && node.application.write() ? NOTICING_STATEMENTS : most;
+    node.fault = { kind, after: random.below(after), message };
   },
   full({ random }, node) {
-    node.fault = { kind: random.pick(["commit", "write"]), after: 0, message: "database or disk is full" };
+    const [kind, most] = random.pick([["commit", 1], ["write", 1], ["create", 4]] as const);
+    node.fault = { kind, after: random.below(most), message: "database or disk is full" };
   },
   jump({ random, counters }, node) {
     counters.add("clock jumps");

@@ -7,8 +7,8 @@ import type { TableSpec } from "./tables.ts";
 
 /** A failure of a statement of Marmot's. */
 export interface StatementFault {
-  /** the next COMMIT, the next that writes, or the next that is compiled or executed at all, after so many others */
-  readonly kind: "commit" | "write" | "any";
+  /** the next COMMIT, that writes, that creates, or that is compiled or executed at all, after so many others */
+  readonly kind: "commit" | "write" | "create" | "any";
   after: number;
   readonly message: string;
 }

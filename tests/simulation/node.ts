@@ -160,6 +160,7 @@ export class SimulatedNode {
 /** An application that holds a lock is in the way of everything but the end of a transaction that failed. */
 function hits({ kind }: StatementFault, sql: string, executes: boolean): boolean {
   if (kind === "commit") return sql === "COMMIT" && executes;
+  if (kind === "create") return executes && sql.startsWith("CREATE");
   if (kind === "write") return executes && /^(INSERT|UPDATE|DELETE|CREATE)/.test(sql);
   return sql !== "ROLLBACK" && sql !== "COMMIT" && (executes || !sql.startsWith("PRAGMA"));
 }
