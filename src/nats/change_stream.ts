@@ -6,6 +6,7 @@ import { StreamGapError } from "../errors.ts";
 import type { NatsLink } from "./connect.ts";
 import { JETSTREAM, jetStreamCode } from "./failure.ts";
 import { PushSubscription } from "./subscription.ts";
+import type { EndTurn } from "./turns.ts";
 
 /** the answer to a publish; a quorum that takes longer is being elected */
 const PUBLISH_TIMEOUT_MS = 5_000;
@@ -57,14 +58,29 @@ export class JetStreamChangeStream implements ChangeStream {
   }
 
   async subscribe(sequence: number): Promise<Subscription> {
-    await this.#requireSequence(sequence);
+    const endTurn = await this.#turn(await this.#behind(sequence));
     return await PushSubscription.open(
       this.link,
       this.manager,
       this.name,
       sequence,
       (wanted, received) => this.#gapAt(wanted, received),
+      endTurn,
     );
+  }
+
+  /** @returns undefined for a shard that need not wait */
+  async #turn(behind: number): Promise<EndTurn | undefined> {
+    const { turns } = this.link;
+    if (!turns.isDue(behind)) return undefined;
+    const turn = turns.take();
+    try {
+      return await this.link.request(() => turn);
+    } catch (error) {
+      // it may come all the same
+      void turn.then((end) => end());
+      throw error;
+    }
   }
 
   async identity(sequence: number): Promise<MessageIdentity | undefined> {
@@ -76,12 +92,16 @@ export class JetStreamChangeStream implements ChangeStream {
     return { digest, time: millisecondsOf(stored.timestamp) };
   }
 
-  /** A server takes a start that the stream doesn't hold for the nearest it holds, without a word. */
-  async #requireSequence(sequence: number): Promise<void> {
-    const { firstSequence, lastSequence } = await this.#stateOrNothing();
+  /**
+   * A server takes a start that the stream doesn't hold for the nearest it holds, without a word.
+   * @returns about how many bytes the stream has from there on
+   */
+  async #behind(sequence: number): Promise<number> {
+    const { firstSequence, lastSequence, bytes } = await this.#stateOrNothing();
     if (sequence < firstSequence || sequence > lastSequence + 1) {
       throw new StreamGapError(this.name, sequence, firstSequence, lastSequence);
     }
+    return bytes * (lastSequence - sequence + 1) / Math.max(1, lastSequence - firstSequence + 1);
   }
 
   /** @returns the error if the message `wanted` is gone, undefined if it is there */

@@ -15,6 +15,7 @@ import {
 } from "./failure.ts";
 import { Repetitions } from "./server_log.ts";
 import { connectTransport } from "./transport.ts";
+import { Turns } from "./turns.ts";
 
 /** per-key TTL, which the lease needs, came with it; older servers ignore it without a word */
 export const MIN_SERVER_VERSION = "2.11.0";
@@ -45,6 +46,7 @@ export interface NatsOptions {
 
 /** A connection and its state. While it is away, nothing must be published: nats.js would lose it silently. */
 export class NatsLink {
+  readonly turns = new Turns();
   #connected = true;
   #closed = false;
   readonly #listeners = new Set<(connected: boolean) => void>();

@@ -4,6 +4,7 @@ import { createInbox, type Msg, nanos, nuid, type Subscription as NatsSubscripti
 import type { StreamMessage, Subscription } from "../change_stream.ts";
 import { StreamGapError, SubscriptionLostError } from "../errors.ts";
 import type { NatsLink } from "./connect.ts";
+import type { EndTurn } from "./turns.ts";
 
 const HEARTBEAT_MS = 2_000;
 /** two of these without a sign of life, and the consumer is gone (its server died, while ours lives) */
@@ -19,6 +20,8 @@ interface Delivery {
   readonly streamSequence: number;
   readonly consumerSequence: number;
   readonly time: number;
+  /** how many messages of the stream come after it */
+  readonly behind: number;
 }
 
 /** What is received, in order: messages, and the server's requests for flow control between them. */
@@ -29,7 +32,8 @@ export type GapCheck = (sequence: number, received: number) => Promise<StreamGap
 
 /**
  * Memory is bounded by the server: it sends at most 32 MiB (JetStream's flow control window) beyond the last answered
- * request for flow control, and a request is answered only when everything before it was taken.
+ * request for flow control, and a request is answered only when everything before it was taken. That is for one shard; what
+ * all together may have is said in turns.ts.
  */
 export class PushSubscription implements Subscription {
   readonly #queue: Received[] = [];
@@ -44,6 +48,12 @@ export class PushSubscription implements Subscription {
   #checking = false;
   #wake: (() => void) | undefined;
   #silentTicks = 0;
+  /** received, bytes */
+  #received = 0;
+  /** of these, not taken yet */
+  #held = 0;
+  /** was the last message received the stream's last? */
+  #caughtUp = false;
   readonly #watch: ReturnType<typeof setInterval>;
   /** the server sends nothing before it is there */
   #inbox: NatsSubscription | undefined;
@@ -57,6 +67,7 @@ export class PushSubscription implements Subscription {
     private readonly stream: string,
     sequence: number,
     private readonly gapCheck: GapCheck,
+    private endTurn: EndTurn | undefined,
   ) {
     this.#next = sequence;
     this.#subject = createInbox();
@@ -69,14 +80,16 @@ export class PushSubscription implements Subscription {
     this.#watch = setInterval(() => this.#tick(), SILENCE_TICK_MS);
   }
 
+  /** @param endTurn of one that had to wait for its turn: called when it has caught up, or is closed */
   static async open(
     link: NatsLink,
     manager: JetStreamManager,
     stream: string,
     sequence: number,
     gapCheck: GapCheck,
+    endTurn: EndTurn | undefined,
   ): Promise<PushSubscription> {
-    const subscription = new PushSubscription(link, manager, stream, sequence, gapCheck);
+    const subscription = new PushSubscription(link, manager, stream, sequence, gapCheck, endTurn);
     try {
       await subscription.#createConsumer();
       return subscription;
@@ -105,12 +118,14 @@ export class PushSubscription implements Subscription {
       bytes += received.message.data.length;
       if (taken.length > 0 && bytes > maxBytes) break;
       taken.push(received.message);
+      this.#hold(-received.message.data.length);
       this.#head++;
       this.#messages--;
     }
     this.#answerFlowControl();
     this.#queue.splice(0, this.#head);
     this.#head = 0;
+    if (this.#caughtUp && this.#messages === 0) this.#leaveTurn();
     return taken;
   }
 
@@ -120,6 +135,8 @@ export class PushSubscription implements Subscription {
     this.#queue.length = 0;
     this.#head = 0;
     this.#messages = 0;
+    this.#hold(-this.#held);
+    this.#leaveTurn();
     // otherwise the server forgets it after INACTIVE_THRESHOLD_MS
     if (wasLive) await this.link.farewell(() => this.manager.consumers.delete(this.stream, this.#consumer));
   }
@@ -198,7 +215,30 @@ export class PushSubscription implements Subscription {
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     this.#queue.push({ message: { sequence: delivery.streamSequence, time: delivery.time, data: bytes } });
     this.#messages++;
+    this.#received += bytes.length;
+    this.#hold(bytes.length);
+    this.#caughtUp = delivery.behind === 0;
     this.#wake?.();
+    this.#share();
+  }
+
+  #hold(bytes: number): void {
+    this.#held += bytes;
+    if (this.endTurn === undefined) this.link.turns.held += bytes;
+  }
+
+  /** Only once nothing is held. */
+  #leaveTurn(): void {
+    this.endTurn?.();
+    this.endTurn = undefined;
+  }
+
+  /** What was received is handed out all the same; the rest is read again when it is its turn. */
+  #share(): void {
+    const { turns } = this.link;
+    if (this.endTurn === undefined) {
+      if (turns.isTooMuch(this.#held)) this.#lose("more came than can be held");
+    } else if (turns.isOver(this.#received)) this.#lose("it is another shard's turn");
   }
 
   #receiveStatus(message: Msg): void {
@@ -217,7 +257,9 @@ export class PushSubscription implements Subscription {
     if (Number(status.get("Nats-Last-Stream") || "0") >= this.#next) return this.#check(this.#next);
     // the answer to a request for flow control may have been lost: the server stalls and names the subject it waits for
     const stalled = status.get("Nats-Consumer-Stalled");
-    if (stalled !== "" && this.#queue.length === 0) this.link.connection.publish(stalled);
+    if (this.#queue.length > 0) return;
+    if (stalled !== "") this.link.connection.publish(stalled);
+    else this.#leaveTurn();
   }
 
   /** The stream went on without `#next`: is that message gone, or was it just not delivered? */
@@ -255,12 +297,13 @@ function deliveryOf(reply: string | undefined): Delivery | undefined {
   if (reply === undefined || !reply.startsWith("$JS.ACK.")) return undefined;
   const tokens = reply.split(".");
   const at = tokens.length === 9 ? 5 : 7;
-  const [streamSequence, consumerSequence, nanoseconds] = [tokens[at], tokens[at + 1], tokens[at + 2]];
+  const [streamSequence, consumerSequence, nanoseconds, behind] = tokens.slice(at);
   if (streamSequence === undefined || consumerSequence === undefined || nanoseconds === undefined) return undefined;
   return {
     streamSequence: Number(streamSequence),
     consumerSequence: Number(consumerSequence),
     // cut as text: a number holds no nanoseconds since 1970
     time: Number(nanoseconds.slice(0, -NANO_DIGITS_BELOW_MS)),
+    behind: Number(behind),
   };
 }
