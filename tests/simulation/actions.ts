@@ -15,6 +15,8 @@ const LONG_HOLD_MS = 12_000;
 const STATEMENTS = 200;
 const START_STATEMENTS = 40;
 const NOTICING_STATEMENTS = 4;
+/** Within this, what was written is usually published, ms */
+const SCANNED_MS = 30;
 const JUMPS_MS = [50, 2_000, 3_600_000];
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -84,7 +86,9 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   },
   change(world, node) {
     const sql = world.setting.later[node.changes];
-    if (sql !== undefined && node.isInstalled) node.application.change(sql);
+    if (sql === undefined || !node.isInstalled) return;
+    if (/ RENAME TO /.test(sql)) renameAmongWrites(world, node);
+    else node.application.change(sql);
   },
   twin(world, node) {
     if (!node.alive?.started || node.application.holding || !world.broker.leases.has(node.alive.running.id)) return;
@@ -96,6 +100,16 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   travel,
   clone,
 };
+
+/** What is written before a rename is on its way while what is written after it follows. */
+function renameAmongWrites(world: World, node: SimulatedNode): void {
+  node.application.write();
+  world.time.after(world.random.below(SCANNED_MS), () => {
+    const sql = world.setting.later[node.changes];
+    if (world.ending || sql === undefined || !node.application.change(sql)) return;
+    node.application.write();
+  });
+}
 
 function brokerRestarts(world: World): void {
   world.broker.up = false;
