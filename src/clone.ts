@@ -19,6 +19,8 @@ const POLL_MS = 100;
 const SAY_WAITING_MS = 5_000;
 const BUSY_TIMEOUT_MS = 5_000;
 const PERMISSIONS = 0o777;
+/** Who makes the copy reads and writes it, also that of a backup which nobody may write to */
+const OWNER_MAY = 0o600;
 /** A database, and what SQLite takes for a part of it when it lies there, also if another one left it */
 const DATABASE_FILES = ["", "-wal", "-shm", "-journal"];
 
@@ -41,7 +43,7 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
   }
   const draft = `${to}.marmot-clone`;
   try {
-    makeDraft(draft, statSync(place.dbPath).mode & PERMISSIONS);
+    makeDraft(draft, statSync(place.dbPath).mode & PERMISSIONS | OWNER_MAY);
     const source = openDatabase(place.dbPath, { readOnly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
     try {
       if (!hasOwnTables(source)) {

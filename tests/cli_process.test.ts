@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { EXIT } from "../src/errors.ts";
 import { openDatabase } from "../src/sqlite/connection.ts";
 import { install } from "../src/sqlite/install.ts";
+import { createOwnTables } from "../src/sqlite/own_tables.ts";
 import { App } from "./support/app.ts";
 import { type Finished, runProgram } from "./support/process.ts";
 import { marmotCommand } from "./support/runtime.ts";
@@ -193,6 +194,18 @@ test("a clone is nothing that was not there before: no older WAL, no more reader
     assert.equal(copy.prepare("SELECT id FROM t").get()![0], "one");
     copy.close();
   }
+});
+
+test("a clone of a backup that nobody may write to can be written to", async () => {
+  await using folder = await tempFolder();
+  const [from, to] = [folder.file("backup.db"), folder.file("my.db")];
+  const source = openDatabase(from);
+  createOwnTables(source, new Map());
+  source.close();
+  await chmod(from, 0o440);
+  const made = await marmot(["clone", "--db-path", from, "--to", to]);
+  assert.equal(made.code, EXIT.ok, made.stderr);
+  assert.equal((await stat(to)).mode & 0o777, 0o640);
 });
 
 test("status is told although a power cut left nothing of the file that a running node writes", async () => {
