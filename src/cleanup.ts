@@ -3,7 +3,7 @@ import { EXIT, MarmotError } from "./errors.ts";
 import { commandProblem, findDatabase, isRunning } from "./place.ts";
 import { countPending } from "./sqlite/change_log.ts";
 import { openDatabase, transaction } from "./sqlite/connection.ts";
-import { removeAll } from "./sqlite/install.ts";
+import { removeAll } from "./sqlite/own_tables.ts";
 
 /** How long the application's lock is waited for, ms */
 const BUSY_TIMEOUT_MS = 10_000;

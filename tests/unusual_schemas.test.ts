@@ -145,3 +145,57 @@ test("what a virtual table of the application's own module keeps is left alone, 
   assert.equal(reasons.get('my "USING" v_rowids'), reason);
   assert.deepEqual([...reasons.keys()].sort(), ["docs", 'my "USING" v', 'my "USING" v_rowids']);
 });
+
+test("a table that SQLite refuses to capture is named, and stops no other one; once it doesn't, its rows are published", async () => {
+  const columns = Array.from({ length: 1_100 }, (_, i) => `c${i}`);
+  await using pair = await corePair(`CREATE TABLE t(id INTEGER PRIMARY KEY, v);
+    CREATE TABLE wide(${columns}, PRIMARY KEY (${columns})) WITHOUT ROWID;
+    CREATE TABLE other(id INTEGER PRIMARY KEY, v); CREATE VIEW __marmot__other_change_log AS SELECT 1`);
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'one'); INSERT INTO other VALUES (1, 'one')");
+  await pair.converged("t");
+  const refused = () => a.node.installed.excluded.map(({ name, reason }) => `${name}: ${reason}`);
+  assert.match(refused().join("\n"), /^wide: SQLite refuses .*too large.*\nother: SQLite refuses .*already exists/);
+  assert.deepEqual(refused(), a.node.installed.schema.skipped.map(({ name, reason }) => `${name}: ${reason}`));
+  for (const { app } of [a, b]) app.exec("DROP VIEW __marmot__other_change_log");
+  await pair.converged("t", "other");
+  assert.equal(refused().length, 1);
+  assert.deepEqual(b.rows("SELECT * FROM other"), [[1, "one"]]);
+});
+
+test("a table that was captured, and that SQLite refuses after a migration, goes on when it doesn't any more", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v, w)");
+  const { a, b, stream } = pair;
+  a.run("INSERT INTO t VALUES (1, 'one', 1), (2, 'two', 2)");
+  await pair.converged("t");
+  b.run("UPDATE t SET v = 'of b' WHERE id = 2");
+  b.node.publish(0);
+  stream.flush();
+  a.run("UPDATE t SET v = 'pending' WHERE id = 1");
+  const migration = `ALTER TABLE t RENAME COLUMN w TO x; ALTER TABLE t ADD COLUMN y REFERENCES t ON DELETE CASCADE`;
+  a.run(`${migration}; CREATE VIEW __marmot__t_displaced AS SELECT 1`);
+  a.node.install();
+  assert.match(a.node.installed.excluded[0]!.reason, /^SQLite refuses to capture it: use DROP VIEW/);
+  assert.equal(missesCapture(a.node.db, a.node.installed), false);
+  await pair.converged();
+  // it remembers no column that it did not take up
+  assert.equal(a.node.installed.names.currentColumn("t", "w", new Set(["x"])), null);
+  assert.deepEqual(a.rows("SELECT name FROM __marmot__columns WHERE name IN ('x', 'y') OR renamed_to = 'x'"), []);
+  assert.deepEqual(a.rows("SELECT v FROM t"), [["pending"], ["two"]]);
+  a.run("DROP VIEW __marmot__t_displaced");
+  b.run(migration);
+  await pair.converged("t");
+  a.run("UPDATE t SET y = 1");
+  await pair.converged("t");
+  assert.deepEqual(b.rows("SELECT v, y FROM t"), [["pending", 1], ["of b", 1]]);
+});
+
+test("a key that has a column twice is named", async () => {
+  await using pair = await corePair(
+    "CREATE TABLE t(a TEXT, b, PRIMARY KEY (a, b, a COLLATE NOCASE)); CREATE TABLE w(a, v, PRIMARY KEY (a, a)) WITHOUT ROWID",
+  );
+  const { a } = pair;
+  a.run("INSERT INTO w VALUES (1, 'one')");
+  await pair.converged("w");
+  assert.deepEqual(a.node.installed.excluded, [{ name: "t", reason: "its primary key has a column twice" }]);
+});

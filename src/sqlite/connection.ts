@@ -5,6 +5,7 @@ import type { Authorizer, Database, DriverValue, FunctionOptions, Row, Statement
 /** Codes of sqlite.org/rescode.html that callers tell apart. */
 const SQLITE_BUSY = 5;
 const SQLITE_LOCKED = 6;
+const SQLITE_NOMEM = 7;
 const SQLITE_IOERR = 10;
 const SQLITE_CORRUPT = 11;
 const SQLITE_FULL = 13;
@@ -125,6 +126,7 @@ export type SqliteProblem =
   | "cannot open"
   | "input/output"
   | "schema changed"
+  | "out of memory"
   | "other";
 
 /** By message too, because older Deno versions give no code. */
@@ -137,11 +139,13 @@ const BY_MESSAGE: readonly [RegExp, SqliteProblem][] = [
   [/unable to open database/, "cannot open"],
   [/disk I\/O error/, "input/output"],
   [/database schema has changed/, "schema changed"],
+  [/out of memory/, "out of memory"],
 ];
 
 const BY_CODE = new Map<number, SqliteProblem>([
   [SQLITE_BUSY, "busy"],
   [SQLITE_LOCKED, "busy"],
+  [SQLITE_NOMEM, "out of memory"],
   [SQLITE_FULL, "full"],
   [SQLITE_CORRUPT, "corrupt"],
   [SQLITE_NOTADB, "not a database"],
@@ -174,6 +178,25 @@ export function transaction<T>(db: Database, kind: "DEFERRED" | "IMMEDIATE", bod
     rollback(db);
     throw error;
   }
+}
+
+/**
+ * Runs `body` inside of a transaction.
+ * @returns what SQLite refused in it for what it is: nothing of it is done then. Any other error is thrown on
+ */
+export function refusal(db: Database, body: () => void): Error | undefined {
+  db.exec("SAVEPOINT refusal");
+  try {
+    body();
+  } catch (error) {
+    const isOfSqlite = error instanceof Error && (error as { code?: unknown }).code === "ERR_SQLITE_ERROR";
+    if (!isOfSqlite || sqliteProblem(error) !== "other") throw error;
+    db.exec("ROLLBACK TO refusal");
+    db.exec("RELEASE refusal");
+    return error;
+  }
+  db.exec("RELEASE refusal");
+  return undefined;
 }
 
 function begin(db: Database, kind: string, tries: number): void {

@@ -4,13 +4,21 @@
  */
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
-import { transaction } from "./connection.ts";
+import { refusal, transaction } from "./connection.ts";
 import { type ColumnRename, LogUpkeep } from "./log_upkeep.ts";
 import { type KnownTable, Names } from "./names.ts";
 import { createOwnTables, FORMAT, hasOwnTables, readFact, writeFact } from "./own_tables.ts";
 import { renameParked } from "./parked.ts";
 import { fold, id } from "./quote.ts";
-import { PREFIX, readSchema, type Schema, schemaVersion, type Table, type Trigger } from "./schema.ts";
+import {
+  PREFIX,
+  readSchema,
+  type Schema,
+  schemaVersion,
+  type SkippedTable,
+  type Table,
+  type Trigger,
+} from "./schema.ts";
 import {
   columnsOfTrigger,
   dropMarksSql,
@@ -135,16 +143,20 @@ class Installation {
     this.followRenames();
     const excluded = this.schema.skipped.filter(({ name }) => !this.isShadow(name)).map((skipped) => ({ ...skipped }));
     const captured = new Map<string, Table>();
+    const refused: SkippedTable[] = [];
     for (const [folded, table] of this.schema.tables) {
       const reason = whyExcluded(table.name, this.request.patterns);
-      if (reason === undefined) {
-        this.capture(table, first);
-        captured.set(folded, table);
-      } else {
+      if (reason !== undefined) {
         excluded.push({ name: table.name, reason });
         this.release(table.name);
+        continue;
       }
+      const problem = this.tryCapture(table, first);
+      if (problem === undefined) captured.set(folded, table);
+      else refused.push({ name: table.name, reason: problem });
     }
+    excluded.push(...refused);
+    this.skip(refused);
     for (const { name } of this.schema.skipped) this.dropTriggers(name);
     this.forgetDropped();
     this.dropMarks(captured);
@@ -244,6 +256,25 @@ class Installation {
       this.names.renameColumn(table, then, now);
       this.note("info", "column was renamed", table, `${then} is now ${now}`);
     }
+  }
+
+  /** @returns why SQLite refuses a change log or triggers for the table, if so: it is as it was then */
+  private tryCapture(table: Table, first: boolean): string | undefined {
+    const said = this.notes.length;
+    const refused = refusal(this.db, () => this.capture(table, first));
+    if (refused === undefined) return undefined;
+    this.notes.length = said;
+    // it remembered what is in the file no more
+    this.names = Names.read(this.db);
+    return `SQLite refuses to capture it: ${refused.message}`;
+  }
+
+  /** Tables that can't be captured are as those that are not captured for what they are. */
+  private skip(refused: readonly SkippedTable[]): void {
+    if (refused.length === 0) return;
+    const names = new Set(refused.map(({ name }) => fold(name)));
+    const tables = new Map([...this.schema.tables].filter(([folded]) => !names.has(folded)));
+    this.schema = { ...this.schema, tables, skipped: [...this.schema.skipped, ...refused] };
   }
 
   private capture(table: Table, first: boolean): void {
@@ -364,14 +395,4 @@ class Installation {
   private note(level: Note["level"], message: string, table: string, reason?: string): void {
     this.notes.push({ level, message, table, ...(reason === undefined ? {} : { reason }) });
   }
-}
-
-/** Drops every trigger and table of Marmot. @returns their names */
-export function removeAll(db: Database): string[] {
-  const mine = "name LIKE '\\_\\_marmot\\_\\_%' ESCAPE '\\'";
-  const objects = db.prepare(
-    `SELECT type, name FROM main.sqlite_schema WHERE type IN ('trigger', 'table') AND ${mine} ORDER BY type DESC, name`,
-  ).all();
-  for (const [type, name] of objects) db.exec(`DROP ${type === "trigger" ? "TRIGGER" : "TABLE"} ${id(String(name))}`);
-  return objects.map(([, name]) => String(name));
 }

@@ -1,6 +1,6 @@
 /** Marmot's own tables in the replicated database, besides the change logs. */
 import type { Database } from "../database.ts";
-import { fold } from "./quote.ts";
+import { fold, id } from "./quote.ts";
 import { PREFIX } from "./schema.ts";
 
 /** Raised when an older Marmot could not read what this one writes. */
@@ -87,4 +87,14 @@ export function hasOwnTables(db: Database): boolean {
 /** What a clone must not have: it becomes a node of its own, and keeps only how the cluster is laid out. */
 export function forgetIdentity(db: Database): void {
   db.exec(`DELETE FROM ${NODE_TABLE} WHERE name = 'id'`);
+}
+
+/** Drops every trigger and table of Marmot. @returns their names */
+export function removeAll(db: Database): string[] {
+  const mine = "name LIKE '\\_\\_marmot\\_\\_%' ESCAPE '\\'";
+  const objects = db.prepare(
+    `SELECT type, name FROM main.sqlite_schema WHERE type IN ('trigger', 'table') AND ${mine} ORDER BY type DESC, name`,
+  ).all();
+  for (const [type, name] of objects) db.exec(`DROP ${type === "trigger" ? "TRIGGER" : "TABLE"} ${id(String(name))}`);
+  return objects.map(([, name]) => String(name));
 }

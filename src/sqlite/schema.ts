@@ -159,6 +159,8 @@ function whyNotCaptured(row: TableRow, rowidTables: boolean, strange: readonly T
   if (row.type === "shadow") return "it belongs to a virtual table";
   const owner = strange.find(({ name }) => fold(row.name).startsWith(`${fold(name)}_`));
   if (owner !== undefined) return `it may belong to the virtual table ${owner.name}, whose module is not known here`;
+  const key = row.indexes.find(({ origin }) => origin === "pk")?.terms.map(({ cid }) => cid) ?? [];
+  if (new Set(key).size < key.length) return "its primary key has a column twice";
   if (row.columns.length > MAX_COLUMNS) return `it has more than ${MAX_COLUMNS} columns`;
   if (row.columns.some((column) => column.keyPlace > 0)) return undefined;
   if (rowidTables && rowidName(row) === undefined) return "its columns have taken all names of its rowid";
