@@ -5,6 +5,7 @@
 import { Applier } from "./apply.ts";
 import type { Broker } from "./broker.ts";
 import { Capture } from "./capture.ts";
+import type { ChangeStream } from "./change_stream.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
 import { Observation, ReplacedError } from "./observation.ts";
@@ -66,6 +67,8 @@ export class Replication {
   private connected = false;
   private shards: Shard[] = [];
   private readonly receiving: Promise<void>[] = [];
+  /** last sequences, as they were known last */
+  private readonly streamEnds = new Map<ChangeStream, number>();
   private readonly ended = new AbortController();
   private running: Promise<void> | undefined;
   private readonly alarm = new Alarm();
@@ -170,7 +173,7 @@ export class Replication {
       this.alarm.ring();
     });
     this.ended.signal.addEventListener("abort", off, { once: true });
-    this.receiving.push(watchSizes(broker.streams, runtime, this.ended.signal));
+    this.receiving.push(watchSizes(broker.streams, this.streamEnds, runtime, this.ended.signal));
   }
 
   /** Runs until aborted. */
@@ -215,9 +218,11 @@ export class Replication {
       broker: this.broker?.description ?? null,
       shards: this.shards.map(({ publisher, subscriber }, shard) => {
         const cursor = this.applier!.cursor(shard).sequence;
-        const stream = this.broker!.streams[shard]!.name;
+        const stream = this.broker!.streams[shard]!;
         const stopped = subscriber.stopped?.reason ?? subscriber.failing ?? publisher.failing ?? null;
-        return { stream, cursor, end: Math.max(cursor, subscriber.received), publisher: publisher.kind, stopped };
+        // a node that catches up receives only so much ahead
+        const end = Math.max(cursor, subscriber.received, this.streamEnds.get(stream) ?? 0);
+        return { stream: stream.name, cursor, end, publisher: publisher.kind, stopped };
       }),
       stops,
       parked: this.applier!.parkedTables,

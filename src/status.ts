@@ -12,7 +12,7 @@ export interface ShardStatus {
   readonly stream: string;
   /** last applied stream sequence */
   readonly cursor: number;
-  /** last sequence of the stream, as far as this node knows */
+  /** last sequence of the stream, as far as this node knows: it asks each minute */
   readonly end: number;
   readonly publisher: string;
   /** why the shard does not go on */

@@ -1,4 +1,4 @@
-/** Warns when a stream is nearly as large as it may be: then its oldest messages go. */
+/** Looks at the streams from time to time: how far they go, and whether one is nearly as large as it may be. */
 import type { ChangeStream } from "./change_stream.ts";
 import type { Runtime } from "./runtime.ts";
 
@@ -6,9 +6,13 @@ import type { Runtime } from "./runtime.ts";
 const CHECK_MS = 60_000;
 const WARNING_SHARE = 0.8;
 
-/** Runs until aborted. */
+/**
+ * Warns of a stream that is nearly full: its oldest messages will go. Runs until aborted.
+ * @param ends gets the last sequence of each stream
+ */
 export async function watchSizes(
   streams: readonly ChangeStream[],
+  ends: Map<ChangeStream, number>,
   { clock, log }: Runtime,
   signal: AbortSignal,
 ): Promise<void> {
@@ -16,7 +20,8 @@ export async function watchSizes(
   while (!signal.aborted) {
     for (const stream of streams) {
       try {
-        const { bytes, maxBytes } = await stream.state();
+        const { lastSequence, bytes, maxBytes } = await stream.state();
+        ends.set(stream, lastSequence);
         const full = maxBytes > 0 && bytes > maxBytes * WARNING_SHARE;
         if (full && !warned.has(stream.name)) {
           log.warn(

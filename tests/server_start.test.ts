@@ -75,6 +75,13 @@ test("acknowledged messages are on disk: each write is synced", async () => {
   assert.match(configuration, /^ {2}sync_interval: always$/m);
 });
 
+test("a client on a slow link has a minute to take what was sent to it at once", async () => {
+  await using folder = await tempFolder();
+  await using _ = await startEmbedded({ folder: folder.file("my.db-marmot") });
+  const configuration = await readFile(folder.file("my.db-marmot", "nats", "nats-server.conf"), "utf8");
+  assert.match(configuration, /^write_deadline: "60s"$/m);
+});
+
 test("only the owner can read the folder, and no secret is in arguments, environment or configuration", async () => {
   await using folder = await tempFolder();
   const marmotFolder = folder.file("my.db-marmot");

@@ -8,6 +8,10 @@ const LOG_SIZE_BYTES = 1024 * 1024;
 const LOG_FILES = 2;
 /** above any disk: JetStream would refuse streams that are allowed to grow beyond what is free at the moment */
 const STORE_LIMIT = "4PB";
+/** a window of 32 MiB (JetStream's flow control) may be one write, and is to cross a link of 4 Mbit/s */
+const WRITE_DEADLINE = "60s";
+/** nats-server's own, between brokers */
+const ROUTE_WRITE_DEADLINE = "10s";
 const CLUSTER_USER = "marmot";
 const LEAF_DOMAIN = "marmot";
 
@@ -67,6 +71,7 @@ export function configurationText(files: BrokerFiles, wanted: Configuration): st
     `log_file: ${quoted(files.log)}`,
     `log_size_limit: ${LOG_SIZE_BYTES}`,
     `log_max_num: ${LOG_FILES}`,
+    `write_deadline: ${quoted(WRITE_DEADLINE)}`,
     "authorization {",
     `  users: [ { nkey: ${quoted(wanted.publicKey)} } ]`,
     "}",
@@ -92,6 +97,7 @@ function clusterLines(cluster: ClusterOptions & { secret: string }): string[] {
     "cluster {",
     `  name: ${quoted(cluster.name)}`,
     `  listen: ${quoted(hostPort(cluster.listen))}`,
+    `  write_deadline: ${quoted(ROUTE_WRITE_DEADLINE)}`,
     "  authorization {",
     `    user: ${quoted(CLUSTER_USER)}`,
     `    password: ${quoted(cluster.secret)}`,

@@ -50,6 +50,9 @@ test("a node that missed messages which are gone stops by name, and a fresh clon
   await tamper(cluster, async (manager) => void await manager.streams.purge(STREAM));
   await b.start();
   await stopsByName(b, /messages this node needs are gone.*marmot clone/);
+  const [end] = (await readStatus(a.path)).shards.map(({ cursor }) => cursor);
+  const known = async () => (await readStatus(b.path)).shards[0]?.end === end;
+  await until("b says how far the stream goes, though it receives nothing", known, { nodes: [b] });
   const clone = [...marmotCommand(), "clone", "--db-path", a.path, "--to", folder.file("c.db")];
   assert.equal((await runProgram(clone)).code, 0);
   const c = await cluster.join("c");
