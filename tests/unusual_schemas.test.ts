@@ -190,6 +190,20 @@ test("a table that was captured, and that SQLite refuses after a migration, goes
   assert.deepEqual(b.rows("SELECT v, y FROM t"), [["pending", 1], ["of b", 1]]);
 });
 
+test("what was pending when a table was renamed arrives, although SQLite refuses to capture the table since then", async () => {
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const { a, b } = pair;
+  a.run("INSERT INTO t VALUES (1, 'one')");
+  await pair.converged("t");
+  const migration = "ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME COLUMN v TO w";
+  a.run(`UPDATE t SET v = 'pending'; ${migration}; ALTER TABLE u ADD COLUMN y REFERENCES u ON DELETE CASCADE;
+    CREATE VIEW __marmot__u_displaced AS SELECT 1`);
+  b.run(migration);
+  await pair.converged();
+  assert.match(a.node.installed.excluded[0]!.reason, /^SQLite refuses/);
+  assert.deepEqual(b.rows("SELECT w FROM u"), [["pending"]]);
+});
+
 test("a key that has a column twice is named", async () => {
   await using pair = await corePair(
     "CREATE TABLE t(a TEXT, b, PRIMARY KEY (a, b, a COLLATE NOCASE)); CREATE TABLE w(a, v, PRIMARY KEY (a, a)) WITHOUT ROWID",

@@ -221,15 +221,16 @@ class Installation {
     this.logs.rename(renamed.map(({ then, now }) => [then, now]));
     renameParked(this.db, renamed.map(({ then, now }) => [then, now]));
     const homes = renamed.map(({ then, now }) => this.names.homeAfterRename(then, now));
+    const shapes = renamed.map(({ then }) => this.names.tables.get(fold(then))?.shape ?? null);
     for (const [place, { then, now }] of renamed.entries()) {
       this.names.renameTable(then, now, homes[place]!);
       this.moved.add(fold(then)).add(fold(now));
       this.renames.set(fold(then), fold(now));
       this.renamed.set(fold(now), then);
     }
-    for (const { then, now, columns } of renamed) {
+    for (const [place, { then, now, columns }] of renamed.entries()) {
       this.renameColumns(now, columns);
-      this.names.rememberState(now, "captured");
+      this.names.rememberLog(now, shapes[place]!, columns);
       this.note("info", "table was renamed", now, `formerly ${then}`);
     }
     this.schema = readSchema(this.db, this.request.rowidTables);

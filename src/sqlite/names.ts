@@ -188,6 +188,18 @@ export class Names {
     this.put({ name: now, state: "captured", renamedTo: null, shape: this.tables.get(fold(now))?.shape ?? null, home });
   }
 
+  /** What was pending is still in the log of a renamed table, and may be published without capturing the table again. */
+  rememberLog(
+    table: string,
+    before: KnownTable["shape"],
+    columns: readonly (readonly [then: string, now: string])[],
+  ): void {
+    const renamed = new Map(columns.map(([then, now]) => [fold(then), now]));
+    const shape = before &&
+      { ...before, table, columns: before.columns.map((column) => renamed.get(fold(column)) ?? column) };
+    this.put({ name: table, state: "captured", renamedTo: null, shape, home: this.homeOf(table) });
+  }
+
   private put(known: KnownTable): void {
     const before = this.tables.get(fold(known.name));
     if (before !== undefined && JSON.stringify(before) === JSON.stringify(known)) return;
