@@ -3,7 +3,7 @@
  * everything pending in it was read back by its source. A copy with pending entries would diverge if the source died
  * before publishing them.
  */
-import { chmodSync, existsSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, renameSync, rmSync, type Stats, statSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { EXIT, MarmotError } from "./errors.ts";
 import type { Database } from "./database.ts";
@@ -18,7 +18,8 @@ const POLL_MS = 100;
 /** How often a wait is said, ms */
 const SAY_WAITING_MS = 5_000;
 const BUSY_TIMEOUT_MS = 5_000;
-const PERMISSIONS = 0o777;
+const GROUP_MAY = 0o070;
+const OTHERS_MAY = 0o007;
 /** Who makes the copy reads and writes it, also that of a backup which nobody may write to */
 const OWNER_MAY = 0o600;
 /** A database, and what SQLite takes for a part of it when it lies there, also if another one left it */
@@ -43,7 +44,7 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
   }
   const draft = `${to}.marmot-clone`;
   try {
-    makeDraft(draft, statSync(place.dbPath).mode & PERMISSIONS | OWNER_MAY);
+    makeDraft(draft, statSync(place.dbPath));
     const source = openDatabase(place.dbPath, { readOnly: true, busyTimeoutMs: BUSY_TIMEOUT_MS });
     try {
       if (!hasOwnTables(source)) {
@@ -68,12 +69,13 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
   }
 }
 
-/** Nobody may read the copy who may not read the source. */
-function makeDraft(path: string, mode: number): void {
+/** Nobody may read the copy who may not read the source: another group gets what all others have. */
+function makeDraft(path: string, source: Stats): void {
   try {
     removeDatabase(path);
-    writeFileSync(path, "", { mode });
-    chmodSync(path, mode);
+    writeFileSync(path, "", { mode: OWNER_MAY });
+    const ofGroup = statSync(path).gid === source.gid ? source.mode : source.mode << 3;
+    chmodSync(path, OWNER_MAY | ofGroup & GROUP_MAY | source.mode & OTHERS_MAY);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new MarmotError(`Cannot make ${path}: ${reason}. Check the folder, its owner and mode.`, EXIT.database, {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import { chmod, mkdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -196,7 +196,7 @@ test("a clone is nothing that was not there before: no older WAL, no more reader
   }
 });
 
-test("a clone of a backup that nobody may write to can be written to", async () => {
+test("a clone of a backup that nobody may write to can be written to, and not be read by another group", async () => {
   await using folder = await tempFolder();
   const [from, to] = [folder.file("backup.db"), folder.file("my.db")];
   const source = openDatabase(from);
@@ -206,6 +206,12 @@ test("a clone of a backup that nobody may write to can be written to", async () 
   const made = await marmot(["clone", "--db-path", from, "--to", to]);
   assert.equal(made.code, EXIT.ok, made.stderr);
   assert.equal((await stat(to)).mode & 0o777, 0o640);
+  if (process.getuid?.() !== 0) return;
+  // a group that the copy does not have
+  await chown(from, 0, 1);
+  const other = await marmot(["clone", "--db-path", from, "--to", `${to}2`]);
+  assert.equal(other.code, EXIT.ok, other.stderr);
+  assert.equal((await stat(`${to}2`)).mode & 0o777, 0o600);
 });
 
 test("status is told although a power cut left nothing of the file that a running node writes", async () => {
