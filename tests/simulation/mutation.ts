@@ -71,6 +71,7 @@ async function firstFailure(
     child.once("close", resolve);
   });
   if (code === 0) return undefined;
+  if (code === null) throw new Error("the histories were killed");
   const line = output.split("\n").find((text) => text.startsWith("{"));
   if (line === undefined) return { seed: firstSeed, failure: `the process ended: ${output.slice(0, 300)}` };
   return JSON.parse(line);
