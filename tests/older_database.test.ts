@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { cloneDatabase } from "../src/clone.ts";
+import { EXIT, MarmotError } from "../src/errors.ts";
 import { startNode } from "../src/marmot.ts";
 import { systemRuntime } from "../src/runtime/system.ts";
 import { memoryBroker, MemoryStream } from "./support/memory_stream.ts";
@@ -33,4 +34,22 @@ test("a database that an older Marmot wrote can be cloned, and started again", a
   assert.equal(clone.prepare("SELECT count(*) AS rows FROM t").get()!.rows, 2);
   clone.close();
   app.close();
+});
+
+test("a database of a newer Marmot is refused in a sentence, and left as it is", async () => {
+  await using folder = await tempFolder();
+  const dbPath = folder.file("app.db");
+  using app = new DatabaseSync(dbPath);
+  app.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const connect = () => Promise.resolve(memoryBroker(new MemoryStream("changes-1")));
+  const start = () => startNode({ dbPath, connect, runtime: systemRuntime(SILENT) });
+  await (await start()).stop();
+  app.exec("UPDATE __marmot__node SET value = 1000 WHERE name = 'format'; CREATE TABLE later(id INTEGER PRIMARY KEY)");
+  await assert.rejects(start(), (error) => {
+    assert.ok(error instanceof MarmotError);
+    assert.equal(error.exitCode, EXIT.refused);
+    assert.match(error.message, /format 1000, .*Use a newer Marmot/);
+    return true;
+  });
+  assert.equal(app.prepare("SELECT count(*) AS n FROM sqlite_schema WHERE name LIKE '%later_change_log'").get()!.n, 0);
 });

@@ -151,6 +151,10 @@ test("the program speaks to its runtime by node: alone", () => {
   none(linesLike(ALL, /\btypeof (Deno|Bun)\b/));
 });
 
+test("time is measured by a clock that nobody can set; the log alone tells the time of day", () => {
+  none(linesLike(PROGRAM.filter(({ path }) => path !== "src/log.ts"), /\bDate\.now\b|\bnew Date\b/));
+});
+
 test("only the command line prints or exits", () => {
   const others = PROGRAM.filter(({ path }) => path !== "cli.ts" && !path.startsWith("src/cli/"));
   none(linesLike(others, /\bconsole\.|\bprocess\.exit\(|\bprocess\.exitCode\b|\bstdout\.write\(/));

@@ -262,11 +262,11 @@ class SupervisedServer implements EmbeddedServer {
   async #supervise(): Promise<void> {
     let delay = RESTART_DELAY_MS;
     while (!this.#stopping.signal.aborted) {
-      const started = Date.now();
+      const started = performance.now();
       const run = this.#process;
       const end = run === undefined ? undefined : await this.#watch(run);
       if (end === undefined) return;
-      if (Date.now() - started > GOOD_RUN_MS) delay = RESTART_DELAY_MS;
+      if (performance.now() - started > GOOD_RUN_MS) delay = RESTART_DELAY_MS;
       if (end.kind === "storage") {
         this.log.error(
           "The embedded broker cannot store changes. It goes on by itself once its disk takes them again",
@@ -287,7 +287,7 @@ class SupervisedServer implements EmbeddedServer {
 
   /** Tries until it runs or is to stop. @returns the delay before the next restart */
   async #restart(firstDelay: number): Promise<number> {
-    const down = Date.now();
+    const down = performance.now();
     let delay = firstDelay;
     while (await pause(delay, this.#stopping.signal)) {
       delay = Math.min(delay * 2, RESTART_DELAY_MAX_MS);
@@ -296,7 +296,8 @@ class SupervisedServer implements EmbeddedServer {
         await endLeftovers(this.files, this.log);
         await this.#launch();
         this.restarts++;
-        this.log.info("The embedded broker runs again", { url: this.url, pid: this.pid, downMs: Date.now() - down });
+        const downMs = Math.round(performance.now() - down);
+        this.log.info("The embedded broker runs again", { url: this.url, pid: this.pid, downMs });
         break;
       } catch (error) {
         if (this.#stopping.signal.aborted) break;
@@ -330,7 +331,7 @@ class SupervisedServer implements EmbeddedServer {
   #tell(lines: readonly ServerLine[]): void {
     for (const line of lines) {
       const note = noteworthy(line, this.files);
-      if (note === undefined || !this.#repetitions.isNew(note.message + line.text, Date.now())) continue;
+      if (note === undefined || !this.#repetitions.isNew(note.message + line.text, performance.now())) continue;
       this.log[note.level](note.message, { server: line.text });
     }
   }

@@ -34,8 +34,8 @@ export async function endLeftovers(files: BrokerFiles, log: Log): Promise<void> 
   log.warn("Stopping a broker that an earlier Marmot of this database left running", { pids: found.join(" ") });
   for (const [signal, timeout] of [["SIGTERM", TERM_TIMEOUT_MS], ["SIGKILL", KILL_TIMEOUT_MS]] as const) {
     for (const pid of await processesWith(files)) sendSignal(pid, signal);
-    const deadline = Date.now() + timeout;
-    while (Date.now() < deadline) {
+    const deadline = performance.now() + timeout;
+    while (performance.now() < deadline) {
       if ((await processesWith(files)).length === 0) return;
       await sleep(POLL_MS);
     }

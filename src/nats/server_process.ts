@@ -94,8 +94,8 @@ export class ServerProcess {
    * @throws Error when it ended instead, or takes too long
    */
   async ready(files: BrokerFiles, signal: AbortSignal): Promise<number> {
-    const deadline = Date.now() + READY_TIMEOUT_MS;
-    while (this.running && Date.now() < deadline) {
+    const deadline = performance.now() + READY_TIMEOUT_MS;
+    while (this.running && performance.now() < deadline) {
       const pid = Number.parseInt(await readFile(files.pid, "utf8").catch(() => ""), 10);
       if (pid > 0 && await portsWritten(files, pid)) return pid;
       await sleep(READY_POLL_MS, undefined, { signal });

@@ -3,6 +3,7 @@
  * without a change of the schema it writes nothing.
  */
 import type { Database } from "../database.ts";
+import { EXIT, MarmotError } from "../errors.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
 import { refusal, transaction } from "./connection.ts";
 import { type ColumnRename, LogUpkeep } from "./log_upkeep.ts";
@@ -181,9 +182,8 @@ class Installation {
   private identity(): string {
     const format = readFact(this.db, "format");
     if (format !== undefined && Number(format) > FORMAT) {
-      throw new Error(
-        `Cannot use this database: its Marmot tables have format ${format}, this Marmot knows ${FORMAT}. Use a newer Marmot.`,
-      );
+      const formats = `its Marmot tables have format ${format}, this Marmot knows ${FORMAT}`;
+      throw new MarmotError(`Cannot use this database: ${formats}. Use a newer Marmot.`, EXIT.refused);
     }
     if (format === undefined) writeFact(this.db, "format", String(FORMAT));
     const known = readFact(this.db, "id");
@@ -337,7 +337,7 @@ class Installation {
   private noteGap(table: string, gap: boolean, wasExcluded: boolean): void {
     if (!gap) return;
     const reason = wasExcluded
-      ? "it was excluded before: the rows it has are not published"
+      ? "it was excluded before: the rows it has are not published, and what other nodes wrote meanwhile is not here"
       : "it was rebuilt, or its triggers were dropped: changes made in between, and the rows it has, are not published";
     this.note("warn", "table is captured again", table, reason);
   }

@@ -131,5 +131,8 @@ ownClusterTests({ prepare: "PRAGMA journal_mode = WAL; CREATE TABLE old(id INTEG
     await captured(["old"]);
     await b.app.script("INSERT INTO old VALUES (3, 'b')");
     await converged();
+    for (const { log } of nodes) {
+      assert.match(log, /captured again table=old .*other nodes wrote meanwhile is not here/);
+    }
   },
 );
