@@ -75,7 +75,9 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   loseTail(world) {
     const stream = world.random.pick(world.broker.streams);
     if (!world.broker.up) return;
+    world.tailsLost++;
     world.counters.add("tails of a stream lost");
+    for (const node of world.nodes) node.lostAhead ||= node.ahead.size > 0;
     brokerRestarts(world);
     stream.loseTail(1 + world.random.below(6), world.random.below(2) === 0);
   },
@@ -186,6 +188,7 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
   const to = world.path(`clone${world.next()}.db`);
   const ahead = new Set([...node.ahead, ...node.file.allPending().map(({ stamp }) => stamp)]);
   const { changes } = node;
+  const { tailsLost } = world;
   const { signal } = node.endClones;
   const made = cloneDatabase({
     from: node.path,
@@ -205,7 +208,7 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
     () => {
       if (world.closed || signal.aborted) return;
       counters.add("clones");
-      world.addNode(to, ahead, changes);
+      world.addNode(to, ahead, changes).lostAhead = world.tailsLost > tailsLost;
       world.cloned = node;
     },
     (error) => {

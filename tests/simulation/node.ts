@@ -27,6 +27,8 @@ export class SimulatedNode {
   must = new Set<string>();
   /** was made by clone: stamps of its source's entries that it holds ahead of its cursor */
   ahead: ReadonlySet<string> = new Set();
+  /** of what it holds ahead, a stream lost some: docs/DESIGN.md names that as a limit */
+  lostAhead = false;
   /** no network */
   away = false;
   /** Marmot or the application committed since it was checked */

@@ -118,8 +118,13 @@ export class SimulatedProcess {
   }
 
   async stop(): Promise<void> {
-    await this.running.stop();
-    this.dead = true;
+    try {
+      await this.running.stop();
+      this.dead = true;
+    } catch (error) {
+      // killed while it stopped
+      if (!this.dead) throw error;
+    }
   }
 
   /** A place where it may be killed. */

@@ -53,6 +53,8 @@ export class World {
   begun = false;
   /** what a clone was just made of: the worst moment to lose its file */
   cloned: SimulatedNode | undefined;
+  /** how many tails of streams were lost */
+  tailsLost = 0;
   /** all faults are over, and nobody writes */
   ending = false;
   closed = false;
@@ -93,11 +95,12 @@ export class World {
   }
 
   /** A clone joins. */
-  addNode(path: string, ahead: ReadonlySet<string>, changes: number): void {
+  addNode(path: string, ahead: ReadonlySet<string>, changes: number): SimulatedNode {
     const node = this.makeNode(path);
     node.ahead = ahead;
     node.changes = changes;
     node.start();
+    return node;
   }
 
   private makeNode(path: string): SimulatedNode {
