@@ -72,7 +72,7 @@ class Work {
 }
 
 export class Applier {
-  private readonly cursors: Cursors;
+  readonly cursors: Cursors;
   private readonly parked: Parked;
   private readonly shards: Shard[];
   private targets!: Targets;

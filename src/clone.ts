@@ -11,6 +11,7 @@ import { commandProblem, findDatabase, isRunning } from "./place.ts";
 import type { Clock, Log } from "./runtime.ts";
 import { copyDatabase, openDatabase, sqliteProblem, transaction } from "./sqlite/connection.ts";
 import { dropEntries, type PendingMarks, pendingMarks, stillPending } from "./sqlite/change_log.ts";
+import { type Cursor, readPositions, writeAhead } from "./sqlite/cursors.ts";
 import { addOwnColumns, forgetIdentity, hasOwnTables } from "./sqlite/own_tables.ts";
 
 /** How often the source is asked whether it has read its entries back, ms */
@@ -55,7 +56,7 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
       }
       await copyDatabase(source, draft);
       const marks = prepareCopy(draft);
-      await readBack(source, marks, () => isRunning(place), options);
+      if (marks.stamps.size > 0) keepAhead(draft, await readBack(source, marks, () => isRunning(place), options));
     } finally {
       source.close();
     }
@@ -100,16 +101,18 @@ function prepareCopy(path: string): PendingMarks {
   }
 }
 
+/** @returns where the source stood by then */
 async function readBack(
   source: Database,
   marks: PendingMarks,
   running: () => boolean,
   options: CloneOptions,
-): Promise<void> {
+): Promise<ReadonlyMap<number, Cursor>> {
   const { clock, log, signal } = options;
   for (let saidAt = clock.now();;) {
     const left = askedWhenFree(() => stillPending(source, marks));
-    if (left === 0) return;
+    const cursors = left === 0 ? askedWhenFree(() => readPositions(source)) : undefined;
+    if (cursors !== undefined) return cursors;
     if (!running()) {
       throw new MarmotError(
         `Cannot clone: changes in ${options.from} were not read back from the stream yet, and no Marmot runs on it. ` +
@@ -118,19 +121,29 @@ async function readBack(
       );
     }
     if (clock.now() - saidAt >= SAY_WAITING_MS) {
-      log.info("waiting until the source has read back what is pending", { tables: left });
+      log.info("waiting until the source has read back what is pending", { tables: left ?? 1 });
       saidAt = clock.now();
     }
     await clock.sleep(POLL_MS, signal);
   }
 }
 
-/** A lock counts as one more round of waiting. */
-function askedWhenFree(ask: () => number): number {
+/** The copy has rows of up to where its source stands, and must not go on if its stream loses messages before that. */
+function keepAhead(path: string, source: ReadonlyMap<number, Cursor>): void {
+  const copy = openDatabase(path);
+  try {
+    transaction(copy, "IMMEDIATE", () => writeAhead(copy, source));
+  } finally {
+    copy.close();
+  }
+}
+
+/** @returns undefined at a lock, which is one more round of waiting */
+function askedWhenFree<T>(ask: () => T): T | undefined {
   try {
     return ask();
   } catch (error) {
-    if (sqliteProblem(error) === "busy") return 1;
+    if (sqliteProblem(error) === "busy") return undefined;
     throw error;
   }
 }

@@ -160,7 +160,8 @@ export class Replication {
       });
       const again = () => publisher.restart("subscribed again");
       const { applier } = this;
-      const subscriber = new Subscriber({ ...common, again }, applier!.cursor(shard), applier!.allSeen(shard));
+      const options = { ...common, again, ahead: applier!.cursors.ahead.get(shard) };
+      const subscriber = new Subscriber(options, applier!.cursor(shard), applier!.allSeen(shard));
       return { publisher, subscriber };
     });
     for (const { subscriber } of this.shards) this.receiving.push(subscriber.run(this.ended.signal));

@@ -25,6 +25,8 @@ export interface SubscriberOptions {
   readonly wake: () => void;
   /** subscribed again: the stream may have lost its tail in between, also what it had acknowledged */
   readonly again: () => void;
+  /** the file may have rows of messages up to this one, which it has not passed yet: of a clone, where its source stood */
+  readonly ahead?: Cursor | undefined;
 }
 
 /** Why a shard does not go on, for the log and `status`; it is tried again from time to time. */
@@ -81,7 +83,9 @@ export class Subscriber {
     const subscription = await this.options.stream.subscribe(this.at.sequence + 1);
     try {
       // only now: a stream may lose its tail in between, and a subscription does not live through that
-      await this.compareIdentity();
+      await this.compareIdentity(this.at);
+      const { ahead } = this.options;
+      if (ahead !== undefined && ahead.sequence > this.at.sequence) await this.compareIdentity(ahead);
       if (!this.unreadable) this.stopped = undefined;
       [this.failures, this.failing] = [0, undefined];
       if (this.subscribed) this.options.again();
@@ -112,20 +116,20 @@ export class Subscriber {
     this.options.wake();
   }
 
-  /** A stream that lost its tail may have grown past the cursor again: the message there must still be the same. */
-  private async compareIdentity(): Promise<void> {
-    if (this.at.sequence === 0 || this.at.digest === null) return;
+  /** A stream that lost its tail may have grown past a cursor again: the message there must still be the same. */
+  private async compareIdentity(cursor: Cursor): Promise<void> {
+    if (cursor.sequence === 0 || cursor.digest === null) return;
     const { stream } = this.options;
-    const identity = await stream.identity(this.at.sequence);
+    const identity = await stream.identity(cursor.sequence);
     if (identity === undefined) {
       const state = await stream.state();
-      if (state.firstSequence <= this.at.sequence + 1 && this.at.sequence <= state.lastSequence) return;
-      throw new StreamGapError(stream.name, this.at.sequence + 1, state.firstSequence, state.lastSequence);
+      if (state.firstSequence <= cursor.sequence + 1 && cursor.sequence <= state.lastSequence) return;
+      throw new StreamGapError(stream.name, cursor.sequence + 1, state.firstSequence, state.lastSequence);
     }
     // the same message may have come again, behind others: then only its time tells
-    if (identity.digest !== this.at.digest || identity.time !== this.at.time) {
+    if (identity.digest !== cursor.digest || identity.time !== cursor.time) {
       throw new StreamReplacedError(
-        `${stream.name} holds another message at sequence ${this.at.sequence} than this node applied`,
+        `${stream.name} holds another message at sequence ${cursor.sequence} than this node applied`,
       );
     }
   }

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import type { Subscription } from "../src/change_stream.ts";
+import { cloneDatabase } from "../src/clone.ts";
 import { SubscriptionLostError } from "../src/errors.ts";
-import { RunningNode } from "../src/marmot.ts";
+import { RunningNode, startNode } from "../src/marmot.ts";
 import { lockPlace } from "../src/place.ts";
 import { systemRuntime } from "../src/runtime/system.ts";
 import { untilAborted } from "../src/waiting.ts";
@@ -67,5 +68,39 @@ test("an entry whose message the stream acknowledged and lost is published again
     assert.ok(stream.messages.length > kept);
   } finally {
     await node.stop();
+  }
+});
+
+test("a clone whose stream lost messages that it has rows of stops by name, and goes no further", async () => {
+  await using folder = await tempFolder();
+  const [from, to] = [folder.file("app.db"), folder.file("clone.db")];
+  using app = new DatabaseSync(from);
+  app.exec("PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const stream = new MemoryStream("changes-1");
+  const connect = () => Promise.resolve(memoryBroker(stream));
+  const runtime = systemRuntime(keptLog());
+  const signal = AbortSignal.timeout(PROMPT_MS);
+  const source = await startNode({ dbPath: from, connect, runtime });
+  app.exec("INSERT INTO t VALUES (1, 'kept')");
+  await source.settled(signal);
+  const kept = stream.messages.length;
+  stream.direct = false;
+  app.exec("INSERT INTO t VALUES (2, 'lost')");
+  while (stream.network.length === 0) await runtime.clock.sleep(5, signal);
+  const cloned = cloneDatabase({ from, to, log: runtime.log, clock: runtime.clock, signal });
+  while (!existsSync(`${to}.marmot-clone`)) await runtime.clock.sleep(5, signal);
+  await runtime.clock.sleep(50, signal);
+  stream.flush();
+  await cloned;
+  await source.stop();
+  stream.messages.splice(kept);
+  const clone = await startNode({ dbPath: to, connect, runtime });
+  try {
+    const stopped = () => clone.status().shards[0]?.stopped ?? undefined;
+    while (stopped() === undefined) await runtime.clock.sleep(5, signal);
+    assert.match(stopped()!, /messages this node needs are gone/);
+    assert.equal(stream.messages.length, kept);
+  } finally {
+    await clone.stop();
   }
 });

@@ -2,7 +2,7 @@
 import type { Seen } from "../acceptance.ts";
 import { joined } from "../bytes.ts";
 import type { Database, Statement } from "../database.ts";
-import { CURSORS, ORIGINS, PARTS } from "./own_tables.ts";
+import { CURSORS, NODE_TABLE, ORIGINS, PARTS, writeFact } from "./own_tables.ts";
 
 /** Where a shard stands, and the identity of the message there; no identity before the first message. */
 export interface Cursor {
@@ -16,7 +16,37 @@ export interface StoredPart {
   readonly continues: boolean;
 }
 
+const AHEAD = "ahead ";
+
+/** By shard, where a clone's source stood when it was handed out: it may have rows of up to there. */
+function readAhead(db: Database): Map<number, Cursor> {
+  const facts = db.prepare(
+    `SELECT substr(name, ${AHEAD.length + 1}), value FROM ${NODE_TABLE} WHERE name GLOB '${AHEAD}*'`,
+  );
+  return new Map(facts.all().map(([shard, cursor]) => [Number(shard), JSON.parse(String(cursor))]));
+}
+
+/** The clone must find the messages that its source stands at. What the source had to find itself came with the copy. */
+export function writeAhead(clone: Database, source: ReadonlyMap<number, Cursor>): void {
+  const ahead = readAhead(clone);
+  for (const [shard, cursor] of source) {
+    if ((ahead.get(shard)?.sequence ?? 0) >= cursor.sequence) continue;
+    writeFact(clone, `${AHEAD}${shard}`, JSON.stringify(cursor));
+  }
+}
+
+/** By shard. */
+export function readPositions(db: Database): Map<number, Cursor> {
+  const rows = db.prepare(`SELECT shard, cursor, digest, time FROM ${CURSORS}`).all();
+  return new Map(rows.map(([shard, sequence, digest, time]) => {
+    const identity = { digest: digest === null ? null : String(digest), time: Number(time ?? 0) };
+    return [Number(shard), { sequence: Number(sequence), ...identity }];
+  }));
+}
+
 export class Cursors {
+  /** messages that the file may have rows of, by shard, passed or not */
+  readonly ahead: ReadonlyMap<number, Cursor>;
   private readonly writeCursor: Statement;
   private readonly writeOrigin: Statement;
   private readonly writePart: Statement;
@@ -26,6 +56,7 @@ export class Cursors {
   private readonly all: Statement;
 
   constructor(private readonly db: Database) {
+    this.ahead = readAhead(db);
     this.all = db.prepare(`SELECT shard, cursor, digest, time FROM ${CURSORS}`);
     this.writeCursor = db.prepare(
       `INSERT INTO ${CURSORS} VALUES (?1, ?2, ?3, ?4) ON CONFLICT (shard) DO UPDATE SET cursor = ?2, digest = ?3, time = ?4`,
@@ -43,11 +74,7 @@ export class Cursors {
 
   /** Sequence 0 for a shard that has no cursor yet. */
   read(shard: number): Cursor {
-    for (const [at, cursor, digest, time] of this.all.all()) {
-      if (Number(at) !== shard) continue;
-      return { sequence: Number(cursor), digest: digest === null ? null : String(digest), time: Number(time ?? 0) };
-    }
-    return { sequence: 0, digest: null, time: 0 };
+    return readPositions(this.db).get(shard) ?? { sequence: 0, digest: null, time: 0 };
   }
 
   /** Does each shard stand where `cursors` says, in order? */

@@ -119,7 +119,9 @@ ownClusterTests({ prepare: "PRAGMA journal_mode = WAL; CREATE TABLE old(id INTEG
       await node.stop();
       await node.start("--exclude", "old");
     }
-    await until("triggers are gone", async () => (await a.app.facts()).captured.length === 0, { nodes });
+    for (const { app } of nodes) {
+      await until("triggers are gone", async () => (await app.facts()).captured.length === 0, { nodes });
+    }
     await a.app.script("INSERT INTO old VALUES (2, 'while excluded')");
     await converged({ except: ["old"] });
     assert.equal(await b.app.value("SELECT count(*) FROM old"), 1);

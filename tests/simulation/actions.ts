@@ -75,9 +75,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   loseTail(world) {
     const stream = world.random.pick(world.broker.streams);
     if (!world.broker.up) return;
-    world.tailsLost++;
     world.counters.add("tails of a stream lost");
-    for (const node of world.nodes) node.lostAhead ||= node.ahead.size > 0;
     brokerRestarts(world);
     stream.loseTail(1 + world.random.below(6), world.random.below(2) === 0);
   },
@@ -186,9 +184,9 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
   const { time, counters } = world;
   const asleep = Promise.withResolvers<void>();
   const to = world.path(`clone${world.next()}.db`);
-  const ahead = new Set([...node.ahead, ...node.file.allPending().map(({ stamp }) => stamp)]);
+  const pending = node.file.allPending();
+  const ahead = new Set([...node.ahead, ...pending.map(({ stamp }) => stamp)]);
   const { changes } = node;
-  const { tailsLost } = world;
   const { signal } = node.endClones;
   const made = cloneDatabase({
     from: node.path,
@@ -208,7 +206,11 @@ async function clone(world: World, node: SimulatedNode): Promise<void> {
     () => {
       if (world.closed || signal.aborted) return;
       counters.add("clones");
-      world.addNode(to, ahead, changes).lostAhead = world.tailsLost > tailsLost;
+      const made = world.addNode(to, ahead, changes);
+      made.aheadTo = new Map(node.aheadTo);
+      for (const [shard, cursor] of pending.length > 0 ? node.file.cursors() : []) {
+        if (cursor.sequence > (made.aheadTo.get(shard)?.sequence ?? 0)) made.aheadTo.set(shard, cursor);
+      }
       world.cloned = node;
     },
     (error) => {

@@ -11,11 +11,15 @@ export function atRest(world: World): string | undefined {
   let stopped = 0;
   for (const node of world.nodes) {
     const cursors = node.file.cursors();
-    const cutOff = world.broker.streams.map((stream, shard) => isCutOff(stream, cursors.get(shard)));
+    const cutOff = world.broker.streams.map((stream, shard) => {
+      const cursor = cursors.get(shard);
+      const ahead = node.aheadTo.get(shard);
+      return isCutOff(stream, cursor) || (ahead?.sequence ?? 0) > (cursor?.sequence ?? 0) && !holds(stream, ahead!);
+    });
     const unrest = unrestOf(world, node, cutOff);
     if (unrest !== undefined) return `${node.name}: ${unrest}`;
     if (cutOff.includes(true)) stopped++;
-    else if (!node.lostAhead) whole.push(node);
+    else whole.push(node);
   }
   world.counters.add("nodes stopped by name", stopped);
   allEqual(whole);
@@ -30,10 +34,15 @@ function isCutOff(stream: ClusterStream, cursor: Position | undefined): boolean 
   const sequence = cursor?.sequence ?? 0;
   if (sequence + 1 < stream.state().firstSequence) return true;
   if (cursor === undefined || sequence === 0) return false;
-  const passed = stream.at(cursor);
+  return !holds(stream, cursor);
+}
+
+/** Is the message there that was there once? */
+function holds(stream: ClusterStream, position: Position): boolean {
+  const passed = stream.at(position);
   let at = stream.tip;
-  while (at !== undefined && at.sequence > sequence) at = at.before;
-  return at !== passed;
+  while (at !== undefined && at.sequence > position.sequence) at = at.before;
+  return at === passed;
 }
 
 function unrestOf(world: World, node: SimulatedNode, cutOff: readonly boolean[]): string | undefined {

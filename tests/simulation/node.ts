@@ -4,6 +4,7 @@ import type { LogFields } from "../../src/runtime.ts";
 import type { StatementFault } from "./application.ts";
 import { Application } from "./application.ts";
 import { ChangingLaw } from "./changing_law.ts";
+import type { Position } from "./cluster_broker.ts";
 import { NodeFile } from "./file.ts";
 import type { Weather } from "./link.ts";
 import { SimulatedProcess, type Speed } from "./process.ts";
@@ -27,8 +28,8 @@ export class SimulatedNode {
   must = new Set<string>();
   /** was made by clone: stamps of its source's entries that it holds ahead of its cursor */
   ahead: ReadonlySet<string> = new Set();
-  /** of what it holds ahead, a stream lost some: docs/DESIGN.md names that as a limit */
-  lostAhead = false;
+  /** by shard, where its source stood when it was handed out: those messages must be there */
+  aheadTo = new Map<number, Position>();
   /** no network */
   away = false;
   /** Marmot or the application committed since it was checked */

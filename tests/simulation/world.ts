@@ -53,8 +53,6 @@ export class World {
   begun = false;
   /** what a clone was just made of: the worst moment to lose its file */
   cloned: SimulatedNode | undefined;
-  /** how many tails of streams were lost */
-  tailsLost = 0;
   /** all faults are over, and nobody writes */
   ending = false;
   closed = false;
