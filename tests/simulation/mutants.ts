@@ -25,7 +25,7 @@ const MENDED: readonly Mutant[] = [
     "time of a message not compared",
     "the message at the cursor has the same time, too",
     "subscribe",
-    " || identity.time !== this.at.time",
+    " || identity.time !== cursor.time",
     "",
   ),
   mutant(

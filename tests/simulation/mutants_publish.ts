@@ -55,7 +55,7 @@ export const PUBLISH: readonly Mutant[] = [
     "stream's identity not compared",
     "the message at the cursor is compared before reading on",
     "subscribe",
-    "await this.compareIdentity();",
+    "await this.compareIdentity(this.at);",
     "",
   ),
   mutant(
