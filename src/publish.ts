@@ -13,7 +13,7 @@ import type { Clock, Log } from "./runtime.ts";
 /** Messages, and their bytes, that may wait for the stream's answer. */
 const WINDOW_MESSAGES = 128;
 const WINDOW_BYTES = 8 * 1024 * 1024;
-/** So many bytes at first, and never fewer: how many there may be is found out by how soon answers come. */
+/** Bytes at first, and at least: how many there may be is found out by how soon answers come. */
 const FIRST_WINDOW_BYTES = 256 * 1024;
 const LEAST_WINDOW_BYTES = 16 * 1024;
 /** Answers that take less let more wait, those that take more let fewer, ms; a link that is silent for 3 s counts as dead */

@@ -16,6 +16,7 @@ export interface StoredPart {
   readonly continues: boolean;
 }
 
+const ALL = `SELECT shard, cursor, digest, time FROM ${CURSORS}`;
 const AHEAD = "ahead ";
 
 /** By shard, where a clone's source stood when it was handed out: it may have rows of up to there. */
@@ -37,7 +38,7 @@ export function writeAhead(clone: Database, source: ReadonlyMap<number, Cursor>)
 
 /** By shard. */
 export function readPositions(db: Database): Map<number, Cursor> {
-  const rows = db.prepare(`SELECT shard, cursor, digest, time FROM ${CURSORS}`).all();
+  const rows = db.prepare(ALL).all();
   return new Map(rows.map(([shard, sequence, digest, time]) => {
     const identity = { digest: digest === null ? null : String(digest), time: Number(time ?? 0) };
     return [Number(shard), { sequence: Number(sequence), ...identity }];
@@ -57,7 +58,7 @@ export class Cursors {
 
   constructor(private readonly db: Database) {
     this.ahead = readAhead(db);
-    this.all = db.prepare(`SELECT shard, cursor, digest, time FROM ${CURSORS}`);
+    this.all = db.prepare(ALL);
     this.writeCursor = db.prepare(
       `INSERT INTO ${CURSORS} VALUES (?1, ?2, ?3, ?4) ON CONFLICT (shard) DO UPDATE SET cursor = ?2, digest = ?3, time = ?4`,
     );
