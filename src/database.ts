@@ -28,6 +28,8 @@ export interface FunctionOptions {
 
 export interface Database {
   readonly path: string;
+  /** what the path led to right before it was opened; 0 when that was nothing. Another file may have its place by now. */
+  readonly inode: bigint;
   prepare(sql: string): Statement;
   exec(sql: string): void;
   setAuthorizer(authorizer: Authorizer | null): void;

@@ -150,11 +150,8 @@ export class RunningNode implements Node {
   async start(): Promise<void> {
     const db = this.db = await this.possible(() => this.open());
     const first = await this.possible(() => !hasOwnTables(db));
-    if (!first) await this.possible(() => this.requireShards(db));
     const broker = this.broker = first ? await this.connect() : undefined;
-    await this.possible(() => this.useJournal(db));
     await this.replicate(db);
-    if (first) await this.possible(() => writeFact(db, "shards", String(this.options.shards)));
     await this.firstConnection(broker);
   }
 
@@ -165,6 +162,8 @@ export class RunningNode implements Node {
   /** A process of this node on the file as it is now. */
   private async replicate(db: Database): Promise<void> {
     const { runtime, shards } = this.options;
+    await this.possible(() => this.requireShards(db));
+    await this.possible(() => this.useJournal(db));
     const replication = new Replication({
       db,
       place: this.place,
@@ -177,6 +176,7 @@ export class RunningNode implements Node {
       replaced: (reason) => this.restarting = this.startAnew(reason).catch((error) => this.failWith(error)),
     });
     await this.possible(() => replication.install());
+    await this.possible(() => readFact(db, "shards") ?? writeFact(db, "shards", String(shards)));
     this.replication = replication;
     this.id = replication.nodeId;
     this.log.info("capturing", { node: this.id, db: this.place.dbPath, tables: replication.tableCount });
@@ -380,7 +380,7 @@ export class RunningNode implements Node {
 
   /** The change logs' shards are baked into what was published. */
   private requireShards(db: Database): void {
-    const known = readFact(db, "shards");
+    const known = hasOwnTables(db) ? readFact(db, "shards") : undefined;
     if (known !== undefined && Number(known) !== this.options.shards) {
       throw new MarmotError(
         `Cannot start with ${this.options.shards} shards: this database was replicated with ${known}. Give --shards ${known}.`,

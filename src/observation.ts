@@ -1,7 +1,7 @@
 /** Notices what others do to the database: commits, changes of the schema, and a file that is not the one it was. */
-import { statSync } from "node:fs";
 import type { Database, Statement } from "./database.ts";
 import type { Runtime } from "./runtime.ts";
+import { inodeOf } from "./sqlite/connection.ts";
 import { dataVersion } from "./sqlite/pragmas.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
@@ -75,7 +75,6 @@ export class Observation {
   private sameCommitUntil = -Infinity;
   private writingUntil = 0;
   private schema: { version: number; quietSince: number; first: number } | undefined;
-  private readonly inode: bigint;
   private inodeAfter = -Infinity;
   private readonly application = new Restlessness();
   private readonly own = new Restlessness();
@@ -84,7 +83,6 @@ export class Observation {
 
   constructor(private readonly db: Database) {
     this.dataVersion = dataVersion(db);
-    this.inode = inodeOf(db.path);
   }
 
   /**
@@ -94,7 +92,7 @@ export class Observation {
   isReplaced(now: number): boolean {
     if (now < this.inodeAfter) return false;
     this.inodeAfter = now + INODE_MS;
-    return inodeOf(this.db.path) !== this.inode;
+    return inodeOf(this.db.path) !== this.db.inode;
   }
 
   /**
@@ -200,8 +198,4 @@ export class Observation {
     if (now >= due) this.schema = undefined;
     return Math.max(0, due - now);
   }
-}
-
-function inodeOf(path: string): bigint {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? 0n;
 }

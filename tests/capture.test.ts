@@ -44,6 +44,7 @@ test("entries written between an acknowledgement's commit and the next look are 
   await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v)", {
     wrap: (db) => ({
       path: db.path,
+      inode: db.inode,
       prepare: (sql) => db.prepare(sql),
       exec(sql) {
         db.exec(sql);
@@ -90,6 +91,7 @@ test("what piled up is published although a lock is in the way when a start cuts
   await using pair = await corePair(schema, {
     wrap: (db) => ({
       path: db.path,
+      inode: db.inode,
       prepare(sql) {
         const statement = db.prepare(sql);
         if (sql !== 'SELECT min(seq) FROM "__marmot__t_change_log"') return statement;

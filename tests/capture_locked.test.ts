@@ -45,6 +45,7 @@ class Locked extends RunningNode {
     };
     return {
       path: db.path,
+      inode: db.inode,
       prepare(sql): Statement {
         const statement = free(() => db.prepare(sql));
         const get = (...params: DriverValue[]) => free(() => statement.get(...params));

@@ -14,6 +14,7 @@ function locking(db: Database, due: string[]): Database {
   };
   return {
     path: db.path,
+    inode: db.inode,
     prepare(sql) {
       const statement = db.prepare(sql);
       return {

@@ -136,6 +136,7 @@ test("a key that changes leaves no old row behind, by whichever name or statemen
 function fullDisk(db: Database, hit: (sql: string) => boolean): Database {
   return {
     path: db.path,
+    inode: db.inode,
     prepare: (sql) => db.prepare(sql),
     exec(sql) {
       if (hit(sql)) throw new Error("database or disk is full");

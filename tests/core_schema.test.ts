@@ -136,6 +136,7 @@ test("a disk that is full while a log gets another name leaves the log as it was
   await using pair = await corePair(schema, {
     wrap: (db) => ({
       path: db.path,
+      inode: db.inode,
       prepare: (sql) => db.prepare(sql),
       exec(sql) {
         if (!full || !sql.startsWith("ALTER TABLE")) return db.exec(sql);

@@ -6,6 +6,8 @@ import { type Node, startNode } from "../src/marmot.ts";
 import type { Log, LogFields } from "../src/runtime.ts";
 import { systemRuntime } from "../src/runtime/system.ts";
 import { memoryBroker, MemoryStream } from "./support/memory_stream.ts";
+import { openDatabase } from "../src/sqlite/connection.ts";
+import { readFact } from "../src/sqlite/own_tables.ts";
 import { tempFolder } from "./support/tmp.ts";
 
 const PROMPT_MS = 20_000;
@@ -131,6 +133,37 @@ test("a file that was never replicated makes the node another one, with a lease 
     await node.settled(AbortSignal.timeout(PROMPT_MS));
     assert.deepEqual(leased, [before, node.id]);
   }));
+
+test("a file that is replaced while a start waits for a lock is the one that the node works on", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("app.db");
+  const schema = "PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v)";
+  write(path, schema);
+  const busy = new DatabaseSync(path);
+  busy.exec("BEGIN IMMEDIATE");
+  const told = new Told();
+  const connect = () => Promise.resolve(memoryBroker(new MemoryStream("changes-1")));
+  const starting = startNode({ dbPath: path, connect, runtime: systemRuntime(told) });
+  await told.until("another process holds the database's lock");
+  write(folder.file("other.db"), schema);
+  for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true });
+  renameSync(folder.file("other.db"), path);
+  busy.exec("ROLLBACK");
+  busy.close();
+  const node = await starting;
+  try {
+    await told.until("capturing", await told.until("starting again"));
+    write(path, "INSERT INTO t VALUES (1, 'a')");
+    await node.settled(AbortSignal.timeout(PROMPT_MS));
+    const marmot = openDatabase(path);
+    assert.equal(marmot.prepare("SELECT max(seq) FROM __marmot__t_change_log").get()![0], null);
+    assert.deepEqual(node.status().shards.map(({ cursor }) => cursor > 1), [true]);
+    assert.equal(readFact(marmot, "shards"), "1");
+    marmot.close();
+  } finally {
+    await node.stop();
+  }
+});
 
 test("a node stops while it waits for its file", () =>
   withNode(async ({ node, told, path }) => {

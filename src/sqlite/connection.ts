@@ -1,4 +1,5 @@
 /** The Database contract over node:sqlite, which Deno and Bun both have. */
+import { statSync } from "node:fs";
 import { backup, DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import type { Authorizer, Database, DriverValue, FunctionOptions, Row, Statement } from "../database.ts";
 
@@ -29,6 +30,8 @@ export interface ConnectionOptions {
  * Throws what node:sqlite throws (see sqliteProblem).
  */
 export function openDatabase(path: string, options: ConnectionOptions = {}): Database {
+  // before, not after: where the file is replaced in between, this tells of the old one, and is seen to differ
+  const inode = inodeOf(path);
   const db = new DatabaseSync(path, {
     enableForeignKeyConstraints: false,
     // as SQLite's default build has it, in which the application's triggers and CHECKs were made
@@ -36,7 +39,12 @@ export function openDatabase(path: string, options: ConnectionOptions = {}): Dat
     timeout: options.busyTimeoutMs ?? 0,
   });
   if (options.readOnly) db.exec("PRAGMA query_only = ON");
-  return new NodeSqlite(path, db);
+  return new NodeSqlite(path, inode, db);
+}
+
+/** Which file a path leads to: 0 when there is none. */
+export function inodeOf(path: string): bigint {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? 0n;
 }
 
 /** Of the library itself: what Deno says in process.versions is another one. */
@@ -68,7 +76,7 @@ function calling(
 class NodeSqlite implements Database {
   private readonly functions = new Map<string, Implementation>();
 
-  constructor(readonly path: string, private readonly db: DatabaseSync) {}
+  constructor(readonly path: string, readonly inode: bigint, private readonly db: DatabaseSync) {}
 
   prepare(sql: string): Statement {
     const statement = this.db.prepare(sql);

@@ -47,6 +47,7 @@ export function surrounded(db: Database, around: Surroundings): Database {
   db.function("random", { varargs: false, deterministic: false }, () => around.random(current));
   return {
     path: db.path,
+    inode: db.inode,
     prepare(sql): Statement {
       const statement = run(sql, () => db.prepare(sql), false);
       return {

@@ -32,8 +32,8 @@ const MENDED: readonly Mutant[] = [
     "start does not wait for a lock",
     "a start waits for a lock that is in the way of anything it reads",
     "marmot",
-    "if (!first) await this.possible(() => this.requireShards(db));",
-    "if (!first) this.requireShards(db);",
+    "await this.possible(() => this.requireShards(db));",
+    "this.requireShards(db);",
   ),
 ];
 

@@ -132,7 +132,7 @@ export const APPLY: readonly Mutant[] = [
     "new file not noticed",
     "a path that leads to another file means another file",
     "observation",
-    "return inodeOf(this.db.path) !== this.inode;",
+    "return inodeOf(this.db.path) !== this.db.inode;",
     "return false;",
   ),
 ];
