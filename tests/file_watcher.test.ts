@@ -14,6 +14,7 @@ import { tempFolder } from "./support/tmp.ts";
 /** Run in a user namespace of its own, whose limits it may set. */
 const WITHOUT_WATCHES = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"';
 const WAITS = 20;
+const QUIET_MS = 300;
 
 const WRITE = `
 import sqlite3, sys
@@ -38,6 +39,21 @@ test("a watched database keeps its WAL when an application closes it, and its co
     assert.ok(existsSync(`${path}-wal`), "the WAL was deleted under an open connection");
     assert.equal(count.get()![0], BigInt(40 * round));
   }
+  watcher.close();
+  db.close();
+});
+
+test("other files of the folder ring nothing", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("app.db");
+  const db = openDatabase(path);
+  db.exec("PRAGMA journal_mode = WAL; CREATE TABLE t (x)");
+  const watcher = watchDatabase(path);
+  while (await watcher.wait(QUIET_MS, AbortSignal.timeout(10_000))); // what the lines above left
+  for (let i = 0; i < 20; i++) await writeFile(folder.file("application.log"), `line ${i}`, { flag: "a" });
+  assert.equal(await watcher.wait(QUIET_MS, AbortSignal.timeout(10_000)), false);
+  execFileSync("python3", ["-c", WRITE, path]);
+  assert.equal(await watcher.wait(5_000, AbortSignal.timeout(10_000)), true);
   watcher.close();
   db.close();
 });

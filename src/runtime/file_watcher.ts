@@ -6,7 +6,7 @@
  * which SQLite holds no locks; Bun opens nothing, and its directory watch also shows a -wal file that is made anew.
  */
 import { existsSync, type FSWatcher, watch } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import process from "node:process";
 import type { Watcher } from "../watcher.ts";
 
@@ -17,7 +17,9 @@ const ARM_AGAIN_MS = 10_000;
 
 /** Watches for writes to a database. */
 export function watchDatabase(dbPath: string): Watcher {
-  return new FileWatcher(process.versions.bun === undefined ? `${dbPath}-wal` : dirname(dbPath));
+  return process.versions.bun === undefined
+    ? new FileWatcher(`${dbPath}-wal`, "")
+    : new FileWatcher(dirname(dbPath), basename(dbPath));
 }
 
 class FileWatcher implements Watcher {
@@ -26,7 +28,8 @@ class FileWatcher implements Watcher {
   private waiting: (() => void) | undefined;
   private armAfter = -Infinity;
 
-  constructor(private readonly path: string) {
+  /** @param names of the files in a folder that matter begin so: its others may be written to all the time */
+  constructor(private readonly path: string, private readonly names: string) {
     this.arm();
   }
 
@@ -64,9 +67,10 @@ class FileWatcher implements Watcher {
   private arm(): void {
     if (performance.now() < this.armAfter || !existsSync(this.path)) return;
     try {
-      this.events = watch(this.path, (kind) => {
-        if (kind === "rename" && !existsSync(this.path)) this.disarm();
-        this.notice();
+      this.events = watch(this.path, (kind, name) => {
+        const isGone = kind === "rename" && !existsSync(this.path);
+        if (isGone) this.disarm();
+        if (isGone || name === null || name.startsWith(this.names)) this.notice();
       });
     } catch {
       this.refused();
