@@ -6,7 +6,7 @@
  *     deno task simulate --mutants [--only NAME]… [--json FILE]      breaks each rule in turn: how soon does it show?
  *
  * The file of --json is written every minute. A run of the same first seed that is interrupted, or asked for more seeds,
- * continues behind the last one it holds. What it has of mutants stays there for those that are not hunted: so they may be
+ * continues behind the last one it holds, after those that failed before. What it has of mutants stays there for those that are not hunted: so they may be
  * hunted in parts. A history that breaks a promise is printed with the fewest actions that still break it, and how to see
  * them.
  */
@@ -138,6 +138,7 @@ async function runMany(
   print(
     `${seeds} histories from seed ${first} on, ${jobs} at a time${before === 0 ? "" : `: ${before} were run before`}`,
   );
+  if (report !== undefined) await runAgain(report);
   const started = performance.now();
   let wroteAt = started;
   const counters = new Counters();
@@ -180,6 +181,15 @@ async function runMany(
     }`,
   );
   return failed.length === 0 ? 0 : 1;
+}
+
+/** What failed in an earlier part may be mended. */
+async function runAgain(report: RunReport): Promise<void> {
+  for (const seed of [...report.failed]) {
+    const { failure } = await runHistory({ seed });
+    if (failure === undefined) report.held(seed);
+    print(`seed ${seed} failed before, and ${failure === undefined ? "holds now" : `fails still: ${failure}`}`);
+  }
 }
 
 function runChild(

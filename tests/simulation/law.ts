@@ -88,11 +88,13 @@ export class StreamLaw {
 
   /** I4: what a transaction wrote on a shard is in one batch. */
   private requireWhole(shard: number, entries: readonly Entry[]): void {
-    const batches = new Map<number, string>();
+    const batches = new Map<number, string[]>();
     for (const { transaction, stamp } of entries) {
-      if (transaction > 0) batches.set(transaction, `${batches.get(transaction) ?? ""} ${stamp}`);
+      if (transaction > 0) batches.set(transaction, [...batches.get(transaction) ?? [], String(stamp)]);
     }
-    for (const [transaction, stamps] of batches) {
+    for (const [transaction, unordered] of batches) {
+      // published again, after the stream lost it, its tables may come in another order
+      const stamps = unordered.sort().join(" ");
       const key = `${shard} ${transaction}`;
       if ((this.batches.get(key) ?? stamps) !== stamps) {
         throw new Violation("I4: a transaction is in several batches");

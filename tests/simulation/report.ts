@@ -26,13 +26,16 @@ interface Written {
   readonly runtimes: readonly string[];
   readonly commits: readonly string[];
   readonly failed: readonly number[];
+  /** failed in an earlier part, and hold since what was wrong was mended */
+  readonly failedAndMended: readonly number[];
   readonly counts: Readonly<Record<string, number>>;
 }
 
 export class RunReport {
   private readonly before: Written | undefined;
   private readonly counters = new Counters();
-  private readonly failed: Set<number>;
+  readonly failed: Set<number>;
+  private readonly mended: Set<number>;
   /** behind a seed that has not come yet: not counted until it has, since a run is continued at the first that is missing */
   private readonly ahead = new Map<number, SeedReport>();
   private readonly started = performance.now();
@@ -46,6 +49,7 @@ export class RunReport {
     this.before = written.firstSeed === firstSeed && written.commits !== undefined ? written as Written : undefined;
     this.histories = this.before?.histories ?? 0;
     this.failed = new Set(this.before?.failed);
+    this.mended = new Set(this.before?.failedAndMended);
     this.counters.merge(Object.entries(this.before?.counts ?? {}));
   }
 
@@ -62,6 +66,12 @@ export class RunReport {
     }
   }
 
+  /** A seed that failed before was run again, and held. */
+  held(seed: number): void {
+    this.failed.delete(seed);
+    this.mended.add(seed);
+  }
+
   /** Readers see the old file or the new one, whenever this process ends. */
   write(): void {
     const written: Written = {
@@ -70,12 +80,17 @@ export class RunReport {
       seconds: Math.round((this.before?.seconds ?? 0) + (performance.now() - this.started) / 1000),
       runtimes: joined(this.before?.runtimes, runtimeOf()),
       commits: joined(this.before?.commits, this.commit),
-      failed: [...this.failed].sort((a, b) => a - b),
+      failed: sorted(this.failed),
+      failedAndMended: sorted(this.mended),
       counts: Object.fromEntries([...this.counters.counts].sort(([a], [b]) => a < b ? -1 : 1)),
     };
     writeFileSync(`${this.path}.new`, `${JSON.stringify(written, undefined, 2)}\n`);
     renameSync(`${this.path}.new`, this.path);
   }
+}
+
+function sorted(seeds: ReadonlySet<number>): number[] {
+  return [...seeds].sort((a, b) => a - b);
 }
 
 function joined(before: readonly string[] = [], now: string): string[] {
