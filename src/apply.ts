@@ -7,21 +7,24 @@ import { type Message, type TableChanges, WRITTEN_AGAIN } from "./change.ts";
 import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
 import type { Database } from "./database.ts";
 import { FULL_PACE, type Pace, stretched } from "./pace.ts";
+import { inTurn, type Queues } from "./queues.ts";
 import type { Clock } from "./runtime.ts";
 import { transaction } from "./sqlite/connection.ts";
 import { type Cursor, Cursors } from "./sqlite/cursors.ts";
-import { Laying, TableProblem } from "./sqlite/laying.ts";
+import { TableProblem } from "./sqlite/laying.ts";
 import { Parked, type ParkedPiece, type ParkedTable } from "./sqlite/parked.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 import type { Target, Targets } from "./sqlite/targets.ts";
+import { Progress, Work } from "./sqlite/work.ts";
 
-/** Messages prepared for one transaction */
+/** Messages prepared for one transaction, and their bytes */
 const TRANSACTION_MESSAGES = 2_000;
-/** Stored parts of unfinished batches that one transaction takes, bytes */
-const PARTS_BYTES = 4 * 1024 * 1024;
+const TRANSACTION_BYTES = 4 * 1024 * 1024;
 /** Parked pieces laid on in one transaction */
 const PARKED_PIECES = 16;
+/** Own entries that are deleted at once, for each ms of a transaction: it takes 0.4 to 1 µs for one */
+const DELETED_PER_MS = 2_000;
 /** Where rebasing took longer than this, ms, it is done once in a transaction: see `take` */
 const LONG_REBASE_MS = 10;
 
@@ -44,7 +47,13 @@ export type Applied =
   | { readonly kind: "schema changed" }
   /** the cursor is not where this process left it: the file was replaced */
   | { readonly kind: "replaced" }
-  | { readonly kind: "applied"; readonly messages: number; readonly changes: number; readonly ms: number };
+  | {
+    readonly kind: "applied";
+    /** by shard, how many of its messages were passed */
+    readonly messages: ReadonlyMap<number, number>;
+    readonly changes: number;
+    readonly ms: number;
+  };
 
 interface Shard {
   cursor: Cursor;
@@ -57,18 +66,9 @@ interface Shard {
 
 /** A delivery, with its changes where they were decoded ahead. */
 interface Prepared {
+  readonly shard: number;
   readonly delivery: Delivery;
   readonly tables: TableChanges[] | undefined;
-}
-
-/** State of one transaction; thrown away when it rolls back. */
-class Work {
-  readonly laying = new Laying();
-  /** tables whose entries were deleted; with the seqs left, read before the commit: after it, numbers are used again */
-  readonly acknowledged = new Map<string, { highest: number; lowest: number }>();
-  rebaseMs = 0;
-
-  constructor(public writtenAt: number) {}
 }
 
 export class Applier {
@@ -128,13 +128,13 @@ export class Applier {
   }
 
   /**
-   * Applies as many of the deliveries, from the first, as fit one transaction. Throws what SQLite throws (busy, full);
-   * nothing has changed then.
+   * Applies as much of the queues as fits one transaction. Throws what SQLite throws (busy, full); nothing has changed
+   * then.
    */
-  apply(shard: number, deliveries: readonly Delivery[], pace = FULL_PACE): Applied {
+  apply(queues: Queues, pace = FULL_PACE): Applied {
     for (;;) {
       try {
-        return this.tryApply(shard, deliveries, stretched(pace, this.rebaseMs));
+        return this.tryApply(queues, stretched(pace, this.rebaseMs));
       } catch (error) {
         if (!(error instanceof TableProblem) || this.failing.has(fold(error.table))) throw error;
         this.failing.set(fold(error.table), error.reason);
@@ -142,35 +142,21 @@ export class Applier {
     }
   }
 
-  private tryApply(shard: number, deliveries: readonly Delivery[], pace: Pace): Applied {
+  private tryApply(queues: Queues, pace: Pace): Applied {
     const start = this.options.clock.now();
-    const prepared = this.prepare(shard, deliveries, pace);
+    const prepared = this.prepare(queues, pace);
     // what only acknowledges can wait
     const tries = prepared.some(({ tables }) => tables !== undefined) ? pace.tries : 1;
-    const state = this.shards[shard]!;
-    const seen = new Map<string, Seen>();
-    const work = new Work(state.writtenAt);
+    const work = new Work(this.options.clock);
     const undoParked = this.parked.undo();
-    let [messages, cursor] = [0, state.cursor];
     try {
       const obstacle = transaction(this.options.db, "IMMEDIATE", () => {
         if (schemaVersion(this.options.db) !== this.targets.installed.version) return "schema changed" as const;
         if (!this.isSameFile()) return "replaced" as const;
-        let partBytes = 0;
-        const locked = this.options.clock.now();
-        for (const one of prepared) {
-          if (messages > 0 && (this.options.clock.now() - locked >= pace.ms || partBytes > PARTS_BYTES)) break;
-          if (messages > 0 && this.needsPreparing(shard, one, work.writtenAt)) break;
-          messages++;
-          this.take(shard, one, work, seen);
-          if (!one.delivery.message.last) partBytes += one.delivery.data.length;
-        }
-        const last = deliveries[messages - 1]!;
-        this.rebase(work);
-        cursor = { sequence: last.sequence, digest: this.options.digest(last.data), time: last.time };
-        this.cursors.write(shard, cursor);
-        for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);
-        this.readLeft(work);
+        this.takeSome(prepared, work, pace);
+        work.rebase();
+        this.moveCursors(work);
+        work.readLeft(this.targets);
         return undefined;
       }, tries);
       if (obstacle !== undefined) return { kind: obstacle };
@@ -178,43 +164,46 @@ export class Applier {
       undoParked();
       throw error;
     }
-    state.writtenAt = work.writtenAt;
-    this.rebaseMs = work.rebaseMs;
-    state.cursor = cursor;
-    for (const [origin, accepted] of seen) state.seen.set(origin, accepted);
-    this.afterAcknowledgement(work);
+    this.committed(work);
+    const messages = new Map([...work.shards].map(([shard, progress]) => [shard, progress.messages]));
     return { kind: "applied", messages, changes: work.laying.changes, ms: this.options.clock.now() - start };
   }
 
-  private rebase(work: Work): void {
-    const start = this.options.clock.now();
-    work.laying.rebase();
-    work.rebaseMs += this.options.clock.now() - start;
+  private takeSome(prepared: readonly Prepared[], work: Work, pace: Pace): void {
+    const locked = this.options.clock.now();
+    for (const one of prepared) {
+      const progress = work.shards.get(one.shard) ?? new Progress(this.shards[one.shard]!.writtenAt);
+      if (work.shards.size > 0) {
+        if (this.options.clock.now() - locked >= pace.ms) return;
+        if (work.deleting > pace.ms * DELETED_PER_MS || this.needsPreparing(one, progress.writtenAt)) return;
+      }
+      this.take(one, work, progress);
+      work.passed(one.shard, progress, one.delivery);
+    }
   }
 
   /**
    * Decodes what the transaction will write, compiles its statements and builds the pending index, before the write lock
    * is taken. A batch in several parts comes first in its transaction, when all its other parts are stored.
    */
-  private prepare(shard: number, deliveries: readonly Delivery[], pace: Pace): Prepared[] {
+  private prepare(queues: Queues, pace: Pace): Prepared[] {
     const prepared: Prepared[] = [];
-    const { writtenAt } = this.shards[shard]!;
-    let [changes, laid] = [0, false];
-    for (const delivery of deliveries) {
+    let [changes, bytes, laid] = [0, 0, false];
+    for (const [shard, delivery] of inTurn(queues)) {
       const { message, verdict } = delivery;
-      const takesEffect = verdict.accepted && message.last;
-      if (takesEffect && message.part > 1 && prepared.length > 0) break;
-      if (changes >= pace.changes || prepared.length >= TRANSACTION_MESSAGES) break;
+      if (changes >= pace.changes || bytes >= TRANSACTION_BYTES || prepared.length >= TRANSACTION_MESSAGES) break;
+      bytes += delivery.data.length;
       let tables: TableChanges[] | undefined;
       const again = laid && this.rebaseMs > LONG_REBASE_MS;
-      if (takesEffect && (again || this.mustWrite(shard, message, writtenAt) || this.mustLookInside())) {
+      const due = again || this.mustWrite(shard, message, this.shards[shard]!.writtenAt) || this.mustLookInside();
+      if (verdict.accepted && message.last && due) {
         laid = true;
         for (const frame of this.framesOf(shard, delivery)) {
           tables = this.prepareFrame(frame);
           for (const table of tables) changes += table.changes.length;
         }
       }
-      prepared.push({ delivery, tables: message.part > 1 ? undefined : tables });
+      prepared.push({ shard, delivery, tables: message.part > 1 ? undefined : tables });
     }
     return prepared;
   }
@@ -223,7 +212,7 @@ export class Applier {
    * Do rows matter that did not when it was prepared, for what came before it in the transaction? What they need (TEMP
    * objects) must not be made in a transaction, which may roll back.
    */
-  private needsPreparing(shard: number, { delivery, tables }: Prepared, writtenAt: number): boolean {
+  private needsPreparing({ shard, delivery, tables }: Prepared, writtenAt: number): boolean {
     const { message, verdict } = delivery;
     if (tables !== undefined || !verdict.accepted || !message.last) return false;
     return this.mustWrite(shard, message, writtenAt) || this.mustLookInside();
@@ -258,10 +247,10 @@ export class Applier {
     return part === 1 ? [frame] : this.cursors.frames(shard, origin, frame);
   }
 
-  private take(shard: number, { delivery, tables }: Prepared, work: Work, seen: Map<string, Seen>): void {
+  private take({ shard, delivery, tables }: Prepared, work: Work, progress: Progress): void {
     const { message, verdict } = delivery;
     if (!verdict.accepted) return;
-    seen.set(message.origin, verdict.seen!);
+    progress.seen.set(message.origin, verdict.seen!);
     if (verdict.newEpoch) this.cursors.dropParts(shard, message.origin);
     if (!message.last) {
       this.cursors.storePart(shard, message.origin, message);
@@ -270,12 +259,12 @@ export class Applier {
     // instead of a rebase now, while what it acknowledges is pending: that may take long for a batch that is decoded anyway
     const again = tables !== undefined && work.laying.isDue;
     if (message.origin === this.options.nodeId) {
-      if (!again) this.rebase(work);
+      if (!again && work.laying.isDue) work.rebase();
       const own = message.nonce === this.options.nonce;
       for (const frame of this.framesOf(shard, delivery)) this.acknowledge(frame, own, work);
     }
-    const write = again || this.mustWrite(shard, message, work.writtenAt);
-    if (write && message.number > 1) work.writtenAt = delivery.sequence;
+    const write = again || this.mustWrite(shard, message, progress.writtenAt);
+    if (write && message.number > 1) progress.writtenAt = delivery.sequence;
     if (tables !== undefined) this.applyTables(tables, write, work, message.origin);
     else if (write || this.mustLookInside()) {
       const frames = this.framesOf(shard, delivery);
@@ -290,7 +279,7 @@ export class Applier {
       const name = fold(this.targets.installed.names.current(table)?.name ?? table);
       const log = this.targets.logs.get(name);
       if (log === undefined) continue;
-      if (own && !this.logsMoved) log.deleteSeqs(seqs);
+      if (own && !this.logsMoved) work.delete(log, seqs);
       else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));
       work.acknowledged.set(name, { highest: 0, lowest: 0 });
     }
@@ -323,16 +312,22 @@ export class Applier {
     return reason === undefined ? undefined : { table: name, reason };
   }
 
-  private readLeft({ acknowledged }: Work): void {
-    for (const name of acknowledged.keys()) {
-      const log = this.targets.logs.get(name)!;
-      const left = log.ends();
-      acknowledged.set(name, left);
-      if (log.isFilled(left.highest + 1)) this.targets.installed.names.lowerFilled(name, left.highest);
+  private moveCursors({ shards }: Work): void {
+    for (const [shard, progress] of shards) {
+      const { sequence, data, time } = progress.last!;
+      progress.cursor = { sequence, digest: this.options.digest(data), time };
+      this.cursors.write(shard, progress.cursor);
+      for (const [origin, accepted] of progress.seen) this.cursors.writeSeen(shard, origin, accepted);
     }
   }
 
-  private afterAcknowledgement({ acknowledged }: Work): void {
+  private committed({ shards, rebaseMs, acknowledged }: Work): void {
+    this.rebaseMs = rebaseMs;
+    for (const [shard, { cursor, writtenAt, seen }] of shards) {
+      const state = this.shards[shard]!;
+      [state.cursor, state.writtenAt] = [cursor!, writtenAt];
+      for (const [origin, accepted] of seen) state.seen.set(origin, accepted);
+    }
     for (const [name, { highest, lowest }] of acknowledged) {
       this.options.acknowledged(name, highest, lowest);
       this.targets.acknowledged(name, highest);
@@ -363,7 +358,7 @@ export class Applier {
   }
 
   private layPieces(name: string, pieces: readonly ParkedPiece[]): boolean {
-    const work = new Work(0);
+    const work = new Work(this.options.clock);
     const undoParked = this.parked.undo();
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {
@@ -374,7 +369,7 @@ export class Applier {
             if (target.kind === "write") work.laying.apply(changes.changes, target.local, target.mapping);
           }
         }
-        this.rebase(work);
+        work.rebase();
         this.parked.removeFirst(name, pieces);
         return true;
       });

@@ -16,8 +16,12 @@ import type { Installed } from "./sqlite/install.ts";
 import { fold } from "./sqlite/quote.ts";
 import { schemaVersion } from "./sqlite/schema.ts";
 
-/** Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 2 ms. */
+/**
+ * Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 2 ms. With several
+ * shards each has its part of them, so there may be more, or there would be a message for every few rows.
+ */
 const BATCH_CHANGES = 500;
+const SHARDED_BATCH_CHANGES = 4_000;
 /** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
 const MARK_CHANGES = 250;
 /** A long read scans this often, ms, and looks at the clock after so many entries */
@@ -72,6 +76,7 @@ export class Capture {
   nullKeys = false;
   private cutBacklog = 0;
   private scannedAt = 0;
+  private readonly batchChanges: number;
 
   constructor(
     private readonly db: Database,
@@ -80,6 +85,7 @@ export class Capture {
     /** uncompressed; one row may exceed it */
     private readonly frameBytes = FRAME_BYTES,
   ) {
+    this.batchChanges = Math.min(SHARDED_BATCH_CHANGES, BATCH_CHANGES * shards);
     this.readers = Array.from({ length: shards }, () => ({ position: new Map(), batch: undefined }));
   }
 
@@ -179,13 +185,13 @@ export class Capture {
 
   /**
    * The next piece of a batch for a shard; undefined when everything marked was read.
-   * @param least a batch with fewer changes, of all shards, is not begun yet
+   * @param crowded a batch is begun only when it is half full
    */
-  read(shard: number, cursor: number, least = 1): Part | undefined {
+  read(shard: number, cursor: number, crowded = false): Part | undefined {
     const reader = this.readers[shard]!;
     for (;;) {
       if (reader.batch === undefined) {
-        const ends = this.nextEnds(reader, least);
+        const ends = this.nextEnds(reader, crowded ? this.batchChanges / 2 : 1);
         if (ends === undefined) return undefined;
         reader.batch = { ends, base: cursor, sent: false };
       }
@@ -198,13 +204,14 @@ export class Capture {
 
   /** The shard publishes again from its oldest pending entry. */
   restart(shard: number): void {
+    this.shared.clear();
     this.readers[shard]!.position.clear();
     this.readers[shard]!.batch = undefined;
   }
 
   /** A transaction deleted entries of a log: seqs above the highest one left will be used again. */
   acknowledged(table: string, highest: number, lowest: number): void {
-    this.shared.clear();
+    this.shared.acknowledged(table, highest);
     for (const reader of this.readers) {
       if ((reader.position.get(table) ?? 0) > highest) reader.position.set(table, highest);
       const end = reader.batch?.ends.get(table);
@@ -268,7 +275,7 @@ export class Capture {
       let ahead = false;
       for (const [table, end] of mark.ends) ahead ||= end > (reader.position.get(table) ?? 0);
       if (!ahead) continue;
-      if (ends.size > 0 && changes + mark.changes > BATCH_CHANGES) break;
+      if (ends.size > 0 && changes + mark.changes > this.batchChanges) break;
       for (const [table, end] of mark.ends) ends.set(table, end);
       changes += mark.changes;
     }

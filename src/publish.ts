@@ -19,9 +19,8 @@ const LEAST_WINDOW_BYTES = 16 * 1024;
 /** Answers that take less let more wait, those that take more let fewer, ms; a link that is silent for 3 s counts as dead */
 const SOON_MS = 1_000;
 const LATE_MS = 2_000;
-/** While so many wait, a batch is not begun before it has so many changes: each costs the broker a sync of its disk. */
+/** While so many wait, a batch is not begun before it is half full: each costs the broker a sync of its disk. */
 const CROWDED_MESSAGES = 4;
-const CROWDED_CHANGES = 250;
 /** Pause before the next try after a publish failed, ms */
 const RETRY_MS = 250;
 /** Failures in a row, with the broker there, after which they are said */
@@ -85,9 +84,9 @@ export class Publisher {
       this.inFlightBytes < this.windowBytes && this.unsent.length === 0;
   }
 
-  /** How many changes it takes to begin a batch. */
-  get least(): number {
-    return this.inFlight < CROWDED_MESSAGES ? 1 : CROWDED_CHANGES;
+  /** Is a batch worth beginning only when there is much to send? */
+  get crowded(): boolean {
+    return this.inFlight >= CROWDED_MESSAGES;
   }
 
   restart(why: string): void {

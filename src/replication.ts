@@ -13,6 +13,7 @@ import { nextTransaction, paceFor, ReadingPace } from "./pace.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
+import { fromTurn } from "./queues.ts";
 import type { Runtime } from "./runtime.ts";
 import { install, type Installed, missesCapture } from "./sqlite/install.ts";
 import { fold } from "./sqlite/quote.ts";
@@ -254,8 +255,7 @@ export class Replication {
     const { clock } = this.options.runtime;
     const now = clock.now();
     try {
-      let pause = this.look(now);
-      pause = Math.min(pause, this.publish(now));
+      let pause = Math.min(this.look(now), this.publish(now));
       this.reading.rest(clock.now());
       pause = Math.min(pause, this.apply());
       pause = Math.min(pause, this.layParked(now));
@@ -318,7 +318,7 @@ export class Replication {
         continue;
       }
       const start = this.options.runtime.clock.now();
-      const part = this.capture.read(shard, cursor, publisher.least);
+      const part = this.capture.read(shard, cursor, publisher.crowded);
       if (part === undefined) continue;
       publisher.send(part);
       this.reading.took(this.options.runtime.clock.now() - start);
@@ -335,29 +335,31 @@ export class Replication {
     );
   }
 
-  /** One transaction, of the shard whose turn it is: while the application writes there is time for few of them. */
+  /** One transaction. */
   private apply(): number {
     const { clock, log } = this.options.runtime;
-    const turns = this.shards.map((_, place) => (this.turn + place) % this.shards.length);
-    const shard = turns.find((turn) => this.shards[turn]!.subscriber.queue.length > 0);
-    if (shard === undefined) return Infinity;
+    const queues = fromTurn(this.shards.map(({ subscriber }) => subscriber.queue), this.turn);
+    const [first] = queues.keys();
+    if (first === undefined) return Infinity;
     const start = clock.now();
     if (start < this.applyAfter) return this.applyAfter - start;
-    this.turn = shard + 1;
-    const { publisher, subscriber } = this.shards[shard]!;
+    this.turn = first + 1;
     const pace = paceFor(this.observation.isWriting(start));
-    const applied = this.applier!.apply(shard, subscriber.queue, pace);
+    const applied = this.applier!.apply(queues, pace);
     if (applied.kind === "schema changed") {
       this.scanWanted = true;
       return Infinity;
     }
     if (applied.kind === "replaced") throw new ReplacedError(WENT_BACK);
-    for (const delivery of subscriber.queue.slice(0, applied.messages)) publisher.observe(delivery);
-    subscriber.passed(applied.messages);
+    for (const [shard, messages] of applied.messages) {
+      const { publisher, subscriber } = this.shards[shard]!;
+      for (const delivery of subscriber.queue.slice(0, messages)) publisher.observe(delivery);
+      subscriber.passed(messages);
+    }
     const end = clock.now();
-    const { changes, ms } = applied;
-    this.observation.wrote(end, changes);
-    if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes, ms: Math.round(ms) });
+    this.observation.wrote(end, applied.changes);
+    const ms = Math.round(applied.ms);
+    if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes: applied.changes, ms });
     this.applyAfter = nextTransaction(pace, start, end);
     return 0;
   }

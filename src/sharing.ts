@@ -5,26 +5,39 @@
 import { bytesOf, type Change } from "./change.ts";
 
 /** Longer ranges, and what is more than so many bytes together, are read by each shard for itself. */
-const RANGE_ENTRIES = 4_000;
+const RANGE_ENTRIES = 20_000;
 const HELD_BYTES = 4 * 1024 * 1024;
+/** Shards whose answers come later read one range behind the others. */
+const TABLE_RANGES = 2;
 
 interface Range {
   readonly after: number;
   readonly to: number;
   /** by shard; undefined when it is too much to hold */
   readonly changes: ReadonlyMap<number, readonly Change[]> | undefined;
+  readonly bytes: number;
 }
 
 const NONE: readonly Change[] = [];
+const TOO_MUCH = { changes: undefined, bytes: 0 } as const;
 
 export class SharedRanges {
-  private readonly ranges = new Map<string, Range>();
+  /** by table, the newest last */
+  private readonly ranges = new Map<string, Range[]>();
   private bytes = 0;
 
-  /** Entries may be gone, and their numbers used again. */
+  /** A shard reads again what it has read, or entries have changed. */
   clear(): void {
     this.ranges.clear();
     this.bytes = 0;
+  }
+
+  /**
+   * Entries of a table's log were deleted: numbers above the highest one left will be used again. What is held below it may
+   * be deleted too, but only by shards that have read theirs, since a shard publishes what it reads and reads in order.
+   */
+  acknowledged(table: string, highest: number): void {
+    this.keep(table, (this.ranges.get(table) ?? []).filter(({ to }) => to <= highest));
   }
 
   /**
@@ -41,31 +54,33 @@ export class SharedRanges {
     read: () => Iterable<Change>,
     shardOf: (change: Change) => number,
   ): readonly Change[] | undefined {
-    let range = this.ranges.get(table);
-    if (range?.after !== after || range.to !== to) {
-      const changes = to - after > RANGE_ENTRIES ? undefined : this.divide(read(), shardOf);
-      range = { after, to, changes };
-      this.ranges.set(table, range);
+    const ranges = this.ranges.get(table) ?? [];
+    let range = ranges.find((one) => one.after === after && one.to === to);
+    if (range === undefined) {
+      this.keep(table, ranges.slice(1 - TABLE_RANGES));
+      range = { after, to, ...to - after > RANGE_ENTRIES ? TOO_MUCH : this.divide(read(), shardOf) };
+      this.keep(table, [...this.ranges.get(table)!, range]);
     }
     return range.changes && (range.changes.get(shard) ?? NONE);
   }
 
-  private divide(
-    changes: Iterable<Change>,
-    shardOf: (change: Change) => number,
-  ): Map<number, readonly Change[]> | undefined {
+  private keep(table: string, ranges: Range[]): void {
+    const bytesOfAll = (some: readonly Range[]) => some.reduce((sum, { bytes }) => sum + bytes, 0);
+    this.bytes += bytesOfAll(ranges) - bytesOfAll(this.ranges.get(table) ?? []);
+    this.ranges.set(table, ranges);
+  }
+
+  private divide(changes: Iterable<Change>, shardOf: (change: Change) => number): Pick<Range, "changes" | "bytes"> {
     const divided = new Map<number, Change[]>();
+    let bytes = 0;
     for (const change of changes) {
-      this.bytes += bytesOf(change.values);
-      if (this.bytes > HELD_BYTES) {
-        this.clear();
-        return undefined;
-      }
+      bytes += bytesOf(change.values);
+      if (this.bytes + bytes > HELD_BYTES) return TOO_MUCH;
       const shard = shardOf(change);
       const some = divided.get(shard);
       if (some === undefined) divided.set(shard, [change]);
       else some.push(change);
     }
-    return divided;
+    return { changes: divided, bytes };
   }
 }

@@ -25,6 +25,7 @@ const LAYERS = {
       "frame_codec",
       "hex",
       "pace",
+      "queues",
       "shard",
       "sharing",
     ],

@@ -12,6 +12,8 @@ import type { TextEncoding } from "./values.ts";
 const FIRST_CHUNK_ROWS = 16;
 const CHUNK_ROWS = 512;
 const CHUNK_BYTES = 512 * 1024;
+/** Runs of fewer neighbours than this, on average, are deleted by one list rather than one by one. */
+const LEAST_RUN = 4;
 
 export interface LogShape extends TableShape {
   readonly collations: readonly string[];
@@ -27,6 +29,7 @@ export class ChangeLog {
   private readonly stamp: Statement;
   private readonly some: Statement;
   private readonly deleteRange: Statement;
+  private readonly deleteListed: Statement;
   private readonly deleteStamped: Statement;
   /** entries up to here were made before the table had all of its columns */
   private filledTo: number;
@@ -43,6 +46,10 @@ export class ChangeLog {
     this.some = new LazyStatement(db, () => `SELECT count(*) FROM (SELECT 1 FROM ${log} LIMIT ?)`);
     this.stamp = new LazyStatement(db, () => `SELECT stamp FROM ${log} WHERE seq = ?`);
     this.deleteRange = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq BETWEEN ? AND ?`);
+    this.deleteListed = new LazyStatement(
+      db,
+      () => `DELETE FROM ${log} WHERE seq IN (SELECT value FROM json_each(?))`,
+    );
     this.deleteStamped = new LazyStatement(db, () => `DELETE FROM ${log} WHERE seq = ? AND stamp = ?`);
   }
 
@@ -112,14 +119,11 @@ export class ChangeLog {
     return this.stamp.get(BigInt(seq))?.[0] as bigint | undefined;
   }
 
-  /** Deletes entries whose seqs are known to be those of an own batch; neighbours go in one statement. */
-  deleteSeqs(seqs: readonly number[]): void {
-    for (let from = 0; from < seqs.length;) {
-      let to = from;
-      while (to + 1 < seqs.length && seqs[to + 1] === seqs[to]! + 1) to++;
-      this.deleteRange.run(BigInt(seqs[from]!), BigInt(seqs[to]!));
-      from = to + 1;
-    }
+  /** Deletes entries whose seqs are known to be those of own batches; neighbours go in one statement. */
+  deleteSeqs(seqs: number[]): void {
+    const runs = runsOf(seqs.sort((a, b) => a - b));
+    if (runs.length * LEAST_RUN > seqs.length) this.deleteListed.run(JSON.stringify(seqs));
+    else for (const [from, to] of runs) this.deleteRange.run(BigInt(from), BigInt(to));
   }
 
   /** An entry whose number was perhaps used again: only the same stamp is the same entry. */
@@ -131,6 +135,17 @@ export class ChangeLog {
     if (entry.op !== OP_DELETE) return entry;
     return { ...entry, values: this.shape.key.map((place) => entry.values[place]!) };
   }
+}
+
+/** First and last of the numbers that follow each other, of sorted ones. */
+function runsOf(seqs: readonly number[]): [number, number][] {
+  const runs: [number, number][] = [];
+  for (const seq of seqs) {
+    const run = runs.at(-1);
+    if (run !== undefined && run[1] === seq - 1) run[1] = seq;
+    else runs.push([seq, seq]);
+  }
+  return runs;
 }
 
 /** terms of one compound SELECT; SQLite's own limit is 500 */

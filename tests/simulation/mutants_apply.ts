@@ -6,15 +6,23 @@ export const APPLY: readonly Mutant[] = [
     "cursor in a transaction of its own",
     "the cursor moves in the transaction of the rows",
     "apply",
-    "        this.cursors.write(shard, cursor);\n        for (const [origin, accepted]",
-    "        for (const [origin, accepted]",
+    `        this.moveCursors(work);
+        work.readLeft(this.targets);
+        return undefined;
+      }, tries);
+`,
+    `        work.readLeft(this.targets);
+        return undefined;
+      }, tries);
+      if (obstacle === undefined) this.moveCursors(work);
+`,
   ),
   mutant(
     "acknowledged before the rebase",
     "pending entries are laid over what came before an own batch acknowledges them",
     "apply",
-    "      if (!again) this.rebase(work);\n      const own",
-    "      const own",
+    "      if (!again && work.laying.isDue) work.rebase();\n",
+    "",
   ),
   mutant(
     "ack by number",
@@ -34,8 +42,8 @@ export const APPLY: readonly Mutant[] = [
     "neighbours acknowledged",
     "a message acknowledges its own entries only",
     "sqlite/change_log",
-    "while (to + 1 < seqs.length && seqs[to + 1] === seqs[to]! + 1) to++;",
-    "to = seqs.length - 1;",
+    "if (run !== undefined && run[1] === seq - 1) run[1] = seq;",
+    "if (run !== undefined) run[1] = seq;",
   ),
   mutant(
     "ack at each part",
@@ -68,8 +76,8 @@ export const APPLY: readonly Mutant[] = [
   mutant(
     "no rebase",
     "pending entries are laid over what was applied",
-    "apply",
-    "    work.laying.rebase();\n",
+    "sqlite/work",
+    "    this.laying.rebase();\n",
     "",
   ),
   mutant(

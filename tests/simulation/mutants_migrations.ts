@@ -82,8 +82,8 @@ export const MIGRATIONS: readonly Mutant[] = [
   mutant(
     "numbers of filled entries kept",
     "once entries that are older than a column came back, their numbers are those of whole ones",
-    "apply",
-    "if (log.isFilled(left.highest + 1)) this.targets.installed.names.lowerFilled(name, left.highest);",
+    "sqlite/work",
+    "if (log.isFilled(left.highest + 1)) installed.names.lowerFilled(name, left.highest);",
     "",
   ),
   mutant(

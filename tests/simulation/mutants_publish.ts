@@ -48,7 +48,21 @@ export const PUBLISH: readonly Mutant[] = [
     "accepted numbers not kept",
     "what was accepted is kept beside the cursor",
     "apply",
-    "for (const [origin, accepted] of seen) this.cursors.writeSeen(shard, origin, accepted);",
+    "for (const [origin, accepted] of progress.seen) this.cursors.writeSeen(shard, origin, accepted);",
+    "",
+  ),
+  mutant(
+    "read again from memory",
+    "a publisher that starts again reads what is pending then",
+    "capture",
+    "    this.shared.clear();\n    this.readers[shard]!.position.clear();",
+    "    this.readers[shard]!.position.clear();",
+  ),
+  mutant(
+    "used numbers kept in memory",
+    "entries that shards share are forgotten where their numbers are used again",
+    "sharing",
+    ".filter(({ to }) => to <= highest)",
     "",
   ),
   mutant(

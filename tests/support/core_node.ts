@@ -124,10 +124,10 @@ export class CoreNode {
   apply(shard: number): Applied | undefined {
     const { queue, publisher } = this.shards[shard]!;
     if (queue.length === 0) return undefined;
-    const applied = this.applier.apply(shard, queue);
+    const applied = this.applier.apply(new Map([[shard, queue]]));
     if (applied.kind === "schema changed") this.install();
     if (applied.kind === "applied") {
-      for (const delivery of queue.splice(0, applied.messages)) publisher.observe(delivery);
+      for (const delivery of queue.splice(0, applied.messages.get(shard))) publisher.observe(delivery);
     }
     return applied;
   }
