@@ -4,7 +4,7 @@
  */
 import type { Delivery, Seen } from "./acceptance.ts";
 import { type Message, type TableChanges, WRITTEN_AGAIN } from "./change.ts";
-import { decodeFrame, readFrameSeqs } from "./change_codec.ts";
+import { decodeFrame, readFrameSeqs, unpackedSize } from "./change_codec.ts";
 import type { Database } from "./database.ts";
 import { FULL_PACE, type Pace, stretched } from "./pace.ts";
 import { inTurn, type Queues } from "./queues.ts";
@@ -18,13 +18,11 @@ import { schemaVersion } from "./sqlite/schema.ts";
 import type { Target, Targets } from "./sqlite/targets.ts";
 import { Progress, Work } from "./sqlite/work.ts";
 
-/** Messages prepared for one transaction, and their bytes */
+/** Messages prepared for one transaction, and their bytes, once decoded */
 const TRANSACTION_MESSAGES = 2_000;
 const TRANSACTION_BYTES = 4 * 1024 * 1024;
 /** Parked pieces laid on in one transaction */
 const PARKED_PIECES = 16;
-/** Own entries that are deleted at once, for each ms of a transaction: it takes 0.4 to 1 µs for one */
-const DELETED_PER_MS = 2_000;
 /** Where rebasing took longer than this, ms, it is done once in a transaction: see `take` */
 const LONG_REBASE_MS = 10;
 
@@ -147,7 +145,7 @@ export class Applier {
     const prepared = this.prepare(queues, pace);
     // what only acknowledges can wait
     const tries = prepared.some(({ tables }) => tables !== undefined) ? pace.tries : 1;
-    const work = new Work(this.options.clock);
+    const work = new Work(this.options.clock, this.shards.length);
     const undoParked = this.parked.undo();
     try {
       const obstacle = transaction(this.options.db, "IMMEDIATE", () => {
@@ -174,8 +172,7 @@ export class Applier {
     for (const one of prepared) {
       const progress = work.shards.get(one.shard) ?? new Progress(this.shards[one.shard]!.writtenAt);
       if (work.shards.size > 0) {
-        if (this.options.clock.now() - locked >= pace.ms) return;
-        if (work.deleting > pace.ms * DELETED_PER_MS || this.needsPreparing(one, progress.writtenAt)) return;
+        if (this.options.clock.now() - locked >= pace.ms || this.needsPreparing(one, progress.writtenAt)) return;
       }
       this.take(one, work, progress);
       work.passed(one.shard, progress, one.delivery);
@@ -200,6 +197,7 @@ export class Applier {
         laid = true;
         for (const frame of this.framesOf(shard, delivery)) {
           tables = this.prepareFrame(frame);
+          bytes += unpackedSize(frame);
           for (const table of tables) changes += table.changes.length;
         }
       }
@@ -358,7 +356,7 @@ export class Applier {
   }
 
   private layPieces(name: string, pieces: readonly ParkedPiece[]): boolean {
-    const work = new Work(this.options.clock);
+    const work = new Work(this.options.clock, this.shards.length);
     const undoParked = this.parked.undo();
     try {
       const done = transaction(this.options.db, "IMMEDIATE", () => {

@@ -18,7 +18,8 @@ import { schemaVersion } from "./sqlite/schema.ts";
 
 /**
  * Changes of one batch, when several snapshots fit: apply has to take it in one transaction, of some 2 ms. With several
- * shards each has its part of them, so there may be more, or there would be a message for every few rows.
+ * shards each has its part of them, so there may be more, or there would be a message for every few rows; but not of
+ * tables that are on one shard as a whole.
  */
 const BATCH_CHANGES = 500;
 const SHARDED_BATCH_CHANGES = 4_000;
@@ -270,16 +271,21 @@ export class Capture {
   /** Joins whole snapshots, from the first that the reader has not passed, up to a batch. */
   private nextEnds(reader: Reader, least: number): Map<string, number> | undefined {
     const ends = new Map<string, number>();
-    let changes = 0;
+    let [changes, undivided, isFull] = [0, 0, false];
     for (const mark of this.marks) {
-      let ahead = false;
-      for (const [table, end] of mark.ends) ahead ||= end > (reader.position.get(table) ?? 0);
-      if (!ahead) continue;
-      if (ends.size > 0 && changes + mark.changes > this.batchChanges) break;
+      let ahead = 0;
+      for (const [table, end] of mark.ends) {
+        const more = Math.max(0, end - (ends.get(table) ?? reader.position.get(table) ?? 0));
+        ahead += more;
+        if (this.placements.get(table)?.placement === "whole") undivided += more;
+      }
+      if (ahead === 0) continue;
+      isFull = changes + mark.changes > this.batchChanges || undivided > BATCH_CHANGES;
+      if (ends.size > 0 && isFull) break;
       for (const [table, end] of mark.ends) ends.set(table, end);
       changes += mark.changes;
     }
-    return ends.size > 0 && changes >= least ? ends : undefined;
+    return ends.size > 0 && (isFull || changes >= least) ? ends : undefined;
   }
 
   /** Encodes entries until the frame is full or the batch ends. Positions move when that worked. */

@@ -13,7 +13,7 @@ import { ByteReader, ByteWriter, malformed } from "./bytes.ts";
 import type { Message } from "./change.ts";
 import { MessageFormatError } from "./errors.ts";
 
-export { decodeFrame, encodeFrame, FrameEncoder, readFrameSeqs, type TableSeqs } from "./frame_codec.ts";
+export { decodeFrame, encodeFrame, FrameEncoder, readFrameSeqs, type TableSeqs, unpackedSize } from "./frame_codec.ts";
 
 /** The version of message that this Marmot writes, and the only one it reads. */
 export const MESSAGE_VERSION = 1;

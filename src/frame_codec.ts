@@ -244,6 +244,11 @@ export function readFrameSeqs(frame: Uint8Array): TableSeqs[] {
   });
 }
 
+/** Bytes of a frame's values once it is decoded. Throws MessageFormatError like decodeFrame. */
+export function unpackedSize(frame: Uint8Array): number {
+  return frame.length === 0 ? 0 : open(frame).values.size;
+}
+
 /** The sections of a frame: where the entries are, and the values, still packed. */
 interface Sections {
   readonly entries: ByteReader;

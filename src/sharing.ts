@@ -6,7 +6,9 @@ import { bytesOf, type Change } from "./change.ts";
 
 /** Longer ranges, and what is more than so many bytes together, are read by each shard for itself. */
 const RANGE_ENTRIES = 20_000;
-const HELD_BYTES = 4 * 1024 * 1024;
+const HELD_BYTES = 8 * 1024 * 1024;
+/** What an entry takes besides its values, about */
+const ENTRY_BYTES = 200;
 /** Shards whose answers come later read one range behind the others. */
 const TABLE_RANGES = 2;
 
@@ -55,13 +57,15 @@ export class SharedRanges {
     shardOf: (change: Change) => number,
   ): readonly Change[] | undefined {
     const ranges = this.ranges.get(table) ?? [];
-    let range = ranges.find((one) => one.after === after && one.to === to);
+    let range = ranges.find((one) => one.after <= after && one.to === to);
     if (range === undefined) {
       this.keep(table, ranges.slice(1 - TABLE_RANGES));
       range = { after, to, ...to - after > RANGE_ENTRIES ? TOO_MUCH : this.divide(read(), shardOf) };
       this.keep(table, [...this.ranges.get(table)!, range]);
     }
-    return range.changes && (range.changes.get(shard) ?? NONE);
+    const changes = range.changes && (range.changes.get(shard) ?? NONE);
+    // a shard whose frame was full goes on inside the range
+    return range.after === after ? changes : changes?.filter(({ seq }) => seq > after);
   }
 
   private keep(table: string, ranges: Range[]): void {
@@ -74,7 +78,7 @@ export class SharedRanges {
     const divided = new Map<number, Change[]>();
     let bytes = 0;
     for (const change of changes) {
-      bytes += bytesOf(change.values);
+      bytes += ENTRY_BYTES + bytesOf(change.values);
       if (this.bytes + bytes > HELD_BYTES) return TOO_MUCH;
       const shard = shardOf(change);
       const some = divided.get(shard);

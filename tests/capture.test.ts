@@ -5,7 +5,11 @@ import type { Database } from "../src/database.ts";
 import { ChangeLog } from "../src/sqlite/change_log.ts";
 import { openDatabase } from "../src/sqlite/connection.ts";
 import { corePair } from "./support/core_pair.ts";
-import { settle } from "./support/core_node.ts";
+import { CoreNode, settle } from "./support/core_node.ts";
+import { MemoryStream } from "./support/memory_stream.ts";
+import { tempFolder } from "./support/tmp.ts";
+
+const SHARDS = 16;
 
 test("a start keeps transactions whole, however high the numbers of what is pending are", async () => {
   await using pair = await corePair(
@@ -150,4 +154,27 @@ test("a reader that takes one large row at a time has not several read each time
   }
   assert.ok(rows <= 40 + 16, `${rows} rows`);
   db.close();
+});
+
+test("a batch of many shards is large, and that of a table that is on one of them as a whole is not", async () => {
+  await using folder = await tempFolder();
+  const path = folder.file("app.db");
+  const app = openDatabase(path);
+  app.exec("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+  const streams = Array.from({ length: SHARDS }, (_, shard) => new MemoryStream(`changes-${shard + 1}`));
+  for (const placement of ["rows", "whole"] as const) {
+    const node = new CoreNode({ path, streams, hex: (digits) => "a".repeat(digits) });
+    const { capture, targets, installed } = node;
+    capture.useSchema(targets.logs, new Map([["t", { placement, home: "t" }]]), installed.version);
+    for (let i = 0; i < 40; i++) {
+      app.exec("WITH r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 100) INSERT INTO t(v) SELECT n FROM r");
+      capture.scan();
+    }
+    const parts = streams.map((_, shard) => capture.read(shard, 0)?.changes ?? 0);
+    if (placement === "rows") assert.equal(parts.reduce((sum, changes) => sum + changes), 4_000);
+    else assert.equal(Math.max(...parts), 400);
+    node.close();
+    app.exec("DELETE FROM t; DELETE FROM __marmot__t_change_log");
+  }
+  app.close();
 });

@@ -52,3 +52,10 @@ test("what is too large to be held is read by each shard for itself, and is held
   assert.equal(seqs(shared, 1, 40, large.read), undefined);
   for (let i = 0; i < 3; i++) assert.deepEqual(seqs(shared, 1, 8 + i, small.read), [1, 5]);
 });
+
+test("a shard that goes on inside a range gets what is left of it", () => {
+  const [shared, entries] = [new SharedRanges(), new Log(12)];
+  seqs(shared, 1, 12, entries.read);
+  assert.deepEqual(shared.of(1, "t", 5, 12, entries.read, shardOf)?.map(({ seq }) => seq), [9]);
+  assert.equal(entries.reads, 1);
+});

@@ -88,13 +88,15 @@ export class StreamLaw {
 
   /** I4: what a transaction wrote on a shard is in one batch. */
   private requireWhole(shard: number, entries: readonly Entry[]): void {
-    const batches = new Map<number, string[]>();
-    for (const { transaction, stamp } of entries) {
-      if (transaction > 0) batches.set(transaction, [...batches.get(transaction) ?? [], String(stamp)]);
+    const batches = new Map<number, Map<string, string>>();
+    for (const { transaction, table, stamp } of entries) {
+      if (transaction === 0) continue;
+      const tables = batches.get(transaction) ?? new Map<string, string>();
+      batches.set(transaction, tables.set(table, `${tables.get(table) ?? ""} ${stamp}`));
     }
-    for (const [transaction, unordered] of batches) {
+    for (const [transaction, tables] of batches) {
       // published again, after the stream lost it, its tables may come in another order
-      const stamps = unordered.sort().join(" ");
+      const stamps = [...tables.values()].sort().join(", ");
       const key = `${shard} ${transaction}`;
       if ((this.batches.get(key) ?? stamps) !== stamps) {
         throw new Violation("I4: a transaction is in several batches");

@@ -59,6 +59,13 @@ export const PUBLISH: readonly Mutant[] = [
     "    this.readers[shard]!.position.clear();",
   ),
   mutant(
+    "rebased before entries are deleted",
+    "entries that came back are deleted before the rebase",
+    "sqlite/work",
+    "  rebase(): void {\n    this.flush();",
+    "  rebase(): void {",
+  ),
+  mutant(
     "used numbers kept in memory",
     "entries that shards share are forgotten where their numbers are used again",
     "sharing",
