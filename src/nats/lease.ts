@@ -2,7 +2,7 @@
 import type { Lease } from "../broker.ts";
 import { EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
-import type { KeyStore, Stored } from "./registry.ts";
+import type { KeyStore, Stored } from "./key_store.ts";
 
 export interface LeaseTimes {
   /** whole seconds: the server's unit */

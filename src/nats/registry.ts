@@ -1,17 +1,16 @@
 /** What the nodes of a cluster agree on: a KV bucket beside the streams. Every write is a compare-and-set. */
 import { createHash } from "node:crypto";
-import { jetstream, type JetStreamClient, type JetStreamManager } from "@nats-io/jetstream";
+import { jetstream, type JetStreamManager } from "@nats-io/jetstream";
 import { type KV, Kvm } from "@nats-io/kv";
 import type { Agreement, Lease, Registry } from "../broker.ts";
 import { EXIT, MarmotError } from "../errors.ts";
 import type { Log } from "../runtime.ts";
 import type { NatsLink } from "./connect.ts";
 import { JETSTREAM, jetStreamCode, jetStreamFailure } from "./failure.ts";
+import { KeyStore } from "./key_store.ts";
 import { acquireLease, LEASE_TIMES, type LeaseTimes } from "./lease.ts";
 import { findStream } from "./streams.ts";
 
-/** how long an answer may take; a leader may be being elected */
-const REQUEST_TIMEOUT_MS = 5_000;
 /** how long the trace of an expired key stays */
 const MARKER_TTL_MS = 60_000;
 const SHARDS_KEY = "shards";
@@ -23,54 +22,6 @@ export interface RegistryOptions {
   readonly updateStreams: boolean;
   /** for tests */
   readonly leaseTimes?: LeaseTimes;
-}
-
-/** A value and the revision that a compare-and-set names; a key that was deleted or expired has only the revision. */
-export interface Stored {
-  readonly text: string | undefined;
-  /** 0: there never was such a key, or its trace is gone */
-  readonly revision: number;
-}
-
-/** One bucket's keys, with what @nats-io/kv lacks: a TTL on updates, and compare-and-set that tells who was first. */
-export class KeyStore {
-  readonly #client: JetStreamClient;
-
-  constructor(readonly link: NatsLink, private readonly kv: KV, private readonly bucket: string) {
-    this.#client = jetstream(link.connection);
-  }
-
-  async get(key: string): Promise<Stored> {
-    const entry = await this.link.request(() => this.kv.get(key));
-    if (entry === null) return { text: undefined, revision: 0 };
-    return { text: entry.operation === "PUT" ? entry.string() : undefined, revision: entry.revision };
-  }
-
-  /** @returns the new revision, or undefined when the key is not at `revision` any more */
-  async set(key: string, text: string, revision: number, ttlMs?: number): Promise<number | undefined> {
-    return await this.#compareAndSet(() =>
-      this.#client.publish(`$KV.${this.bucket}.${key}`, text, {
-        timeout: REQUEST_TIMEOUT_MS,
-        expect: { lastSubjectSequence: revision },
-        ...(ttlMs === undefined ? {} : { ttl: `${Math.ceil(ttlMs / 1_000)}s` }),
-      }).then((ack) => ack.seq)
-    );
-  }
-
-  /** @returns whether it was still at `revision` */
-  async delete(key: string, revision: number): Promise<boolean> {
-    return await this.#compareAndSet(() => this.kv.delete(key, { previousSeq: revision }).then(() => 1)) !== undefined;
-  }
-
-  async #compareAndSet(operation: () => Promise<number>): Promise<number | undefined> {
-    try {
-      return await this.link.request(operation);
-    } catch (error) {
-      const code = jetStreamCode(error);
-      if (code === JETSTREAM.wrongLastSequence || code === JETSTREAM.wrongLastSequenceUnknown) return undefined;
-      throw error;
-    }
-  }
 }
 
 /**
