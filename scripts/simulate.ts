@@ -6,9 +6,9 @@
  *     deno task simulate --mutants [--only NAME]… [--json FILE]      breaks each rule in turn: how soon does it show?
  *
  * The file of --json is written every minute. A run of the same first seed that is interrupted, or asked for more seeds,
- * continues behind the last one it holds, after those that failed before. What it has of mutants stays there for those that are not hunted: so they may be
- * hunted in parts. A history that breaks a promise is printed with the fewest actions that still break it, and how to see
- * them.
+ * continues behind the last one it holds, after those that failed before. What it has of mutants stays there for those
+ * that are not hunted: so they may be hunted in parts. A history that breaks a promise is printed with the fewest actions
+ * that still break it, and how to see them.
  */
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";

@@ -171,9 +171,8 @@ export class Applier {
     const locked = this.options.clock.now();
     for (const one of prepared) {
       const progress = work.shards.get(one.shard) ?? new Progress(this.shards[one.shard]!.writtenAt);
-      if (work.shards.size > 0) {
-        if (this.options.clock.now() - locked >= pace.ms || this.needsPreparing(one, progress.writtenAt)) return;
-      }
+      const isLate = this.options.clock.now() - locked >= pace.ms;
+      if (work.shards.size > 0 && (isLate || this.needsPreparing(one, progress.writtenAt))) return;
       this.take(one, work, progress);
       work.passed(one.shard, progress, one.delivery);
     }

@@ -156,6 +156,21 @@ test("a reader that takes one large row at a time has not several read each time
   db.close();
 });
 
+test("entries are deleted by their numbers, neighbours or not, in any order, and no others", () => {
+  const db = openDatabase(":memory:");
+  db.exec("CREATE TABLE __marmot__t_change_log(seq INTEGER PRIMARY KEY, op, stamp, val_id)");
+  const shape = { table: "t", columns: ["id"], key: [0], fingerprint: "", collations: [], filled: new Map() };
+  const log = new ChangeLog(db, shape, "UTF-8");
+  for (const seqs of [[5], [2, 3, 4, 5, 6, 7, 8, 9], [9, 1, 5], [10, 2, 4, 3], [1, 2, 3, 4, 7, 8, 9, 10]]) {
+    db.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10)
+      INSERT OR REPLACE INTO __marmot__t_change_log SELECT i, 1, i, i FROM n`);
+    log.deleteSeqs(seqs);
+    const left = db.prepare("SELECT seq FROM __marmot__t_change_log").all().map(([seq]) => Number(seq));
+    assert.deepEqual(left, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].filter((seq) => !seqs.includes(seq)));
+  }
+  db.close();
+});
+
 test("a batch of many shards is large, and that of a table that is on one of them as a whole is not", async () => {
   await using folder = await tempFolder();
   const path = folder.file("app.db");

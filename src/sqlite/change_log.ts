@@ -120,9 +120,9 @@ export class ChangeLog {
   }
 
   /** Deletes entries whose seqs are known to be those of own batches; neighbours go in one statement. */
-  deleteSeqs(seqs: number[]): void {
-    const runs = runsOf(seqs.sort((a, b) => a - b));
-    if (runs.length * LEAST_RUN > seqs.length) this.deleteListed.run(JSON.stringify(seqs));
+  deleteSeqs(seqs: readonly number[]): void {
+    const runs = runsOf(seqs.toSorted((a, b) => a - b));
+    if (runs.length > 1 && runs.length * LEAST_RUN > seqs.length) this.deleteListed.run(JSON.stringify(seqs));
     else for (const [from, to] of runs) this.deleteRange.run(BigInt(from), BigInt(to));
   }
 
