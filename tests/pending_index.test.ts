@@ -83,9 +83,13 @@ function closureByHand(entries: readonly Change[], row: readonly SqlValue[]): nu
   return all.filter((entry, place) => !isOverwritten(entry, place)).map(({ seq }) => seq);
 }
 
+/** Entries without UNIQUE values stayed under numbers that were used again, and drew in the entries that had them then. */
+const FAILED_BEFORE = [1694, 501100];
+
 test("what is found of pending entries is what the rule says, however they came into the index", async () => {
   const first = Date.now() % 1_000_000;
-  for (let seed = first; seed < first + HISTORIES; seed++) {
+  const drawn = Array.from({ length: HISTORIES }, (_, i) => first + i);
+  for (const seed of [...FAILED_BEFORE, ...drawn]) {
     const random = new Random(seed);
     await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, u UNIQUE, v)", {
       prepare: (app) => app.exec("PRAGMA synchronous = OFF"),

@@ -115,6 +115,8 @@ export class PendingIndex {
   acknowledged(highest: number): void {
     // those that are left may have given their places to some that are gone
     if (highest === 0 || (highest < this.position && this.recent.size > 0)) this.clear();
+    // without such places they stand in order; a leftover would be taken for a part of the entry that gets its number
+    while (this.size > 0 && this.seqs[this.size - 1]! > highest) this.removeLast();
     this.position = Math.min(this.position, highest);
   }
 
@@ -271,6 +273,12 @@ export class PendingIndex {
     const bucket = this.hashes[at]! & (this.buckets.length - 1);
     this.next[at] = this.buckets[bucket]!;
     this.buckets[bucket] = at;
+  }
+
+  /** The last one added is the first of its chain. */
+  private removeLast(): void {
+    const at = --this.size;
+    this.buckets[this.hashes[at]! & (this.buckets.length - 1)] = this.next[at]!;
   }
 
   private grow(): void {
