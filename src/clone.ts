@@ -13,6 +13,7 @@ import { copyDatabase, openDatabase, sqliteProblem, transaction } from "./sqlite
 import { dropEntries, type PendingMarks, pendingMarks, stillPending } from "./sqlite/change_log.ts";
 import { type Cursor, readPositions, writeAhead } from "./sqlite/cursors.ts";
 import { addOwnColumns, forgetIdentity, hasOwnTables } from "./sqlite/own_tables.ts";
+import { schemaVersion } from "./sqlite/schema.ts";
 
 /** How often the source is asked whether it has read its entries back, ms */
 const POLL_MS = 100;
@@ -54,9 +55,15 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
           EXIT.refused,
         );
       }
+      const version = schemaVersion(source);
       await copyDatabase(source, draft);
       const marks = prepareCopy(draft);
-      if (marks.stamps.size > 0) keepAhead(draft, await readBack(source, marks, () => isRunning(place), options));
+      if (marks.stamps.size > 0) {
+        const cursors = await readBack(source, marks, () => isRunning(place), options);
+        // what was pending in a column that is dropped is never published, and the copy has it
+        if (schemaVersion(source) !== version) throw schemaChanged(from);
+        keepAhead(draft, cursors);
+      }
     } finally {
       source.close();
     }
@@ -68,6 +75,13 @@ export async function cloneDatabase(options: CloneOptions): Promise<void> {
     // nothing is written to the source
     throw commandProblem(problem === "full" || problem === "read-only" ? to : from, error);
   }
+}
+
+function schemaChanged(from: string): MarmotError {
+  return new MarmotError(
+    `Cannot clone ${from}: its schema changed while it read back what is pending in the copy. Clone it again.`,
+    EXIT.refused,
+  );
 }
 
 /** Nobody may read the copy who may not read the source: another group gets what all others have. */

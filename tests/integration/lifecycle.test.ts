@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { App } from "../support/app.ts";
 import { type Cluster, clusterTests, ownClusterTests, type TestNode, until } from "../support/cluster.ts";
 import { runProgram, startProgram } from "../support/process.ts";
@@ -142,6 +143,24 @@ test("a clone is refused while changes are pending that nobody has read back", a
       await app.run("SELECT * FROM t");
     }),
   );
+});
+
+test("a clone is refused when its source drops a column while it reads back what is pending", async (cluster) => {
+  const { a, server, folder, captured, converged } = cluster;
+  await converged();
+  await server!.stop();
+  await a.app.script("INSERT INTO t VALUES ('pending', 'of a column that is dropped')");
+  const path = folder.file("c.db");
+  await using made = await startProgram([...marmotCommand(), "clone", "--to", path, "--db-path", a.path]);
+  await made.waitFor("waiting until the source has read back");
+  const triggers = ["insert", "update", "key", "delete"].map((name) => `DROP TRIGGER __marmot__t_${name}`);
+  await a.app.script(`BEGIN; ${triggers.join("; ")}; ALTER TABLE t DROP COLUMN v; COMMIT`);
+  await captured(["t"], [a]);
+  await server!.restart();
+  assert.equal((await made.exited).code, REFUSED, made.stderr);
+  assert.match(made.stderr, /its schema changed .*Clone it again/);
+  assert.equal(existsSync(path), false);
+  await cloneOf(cluster, a, "c");
 });
 
 test("--cleanup removes every trace, says what, and refuses while a Marmot runs or changes are pending", async (cluster) => {
