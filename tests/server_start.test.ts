@@ -10,6 +10,7 @@ import { EXIT, MarmotError } from "../src/errors.ts";
 import { startServer } from "../src/nats/server.ts";
 import { connectAs, startEmbedded, WatchedLog } from "./support/embedded.ts";
 import { freePort, startNatsServer } from "./support/nats.ts";
+import { unhurried } from "./support/slowdown.ts";
 import { tempFolder } from "./support/tmp.ts";
 
 const DEFAULT_PORT = 4222;
@@ -38,12 +39,15 @@ test("the embedded broker stores messages half a second after its start", async 
   const times: number[] = [];
   for (let attempt = 0; attempt < 5; attempt++) {
     await using folder = await tempFolder();
-    const started = performance.now();
-    await using embedded = await startEmbedded({ folder: folder.file("my.db-marmot") });
-    await using client = await connectAs(embedded.server.url, embedded.server.credentialsFile);
-    await client.manager.streams.add({ name: "s", subjects: ["s"] });
-    assert.equal((await client.jetstream.publish("s", "x")).seq, 1);
-    times.push(performance.now() - started);
+    await using started = new AsyncDisposableStack();
+    times.push(
+      await unhurried(async () => {
+        const { server } = started.use(await startEmbedded({ folder: folder.file("my.db-marmot") }));
+        const client = started.use(await connectAs(server.url, server.credentialsFile));
+        await client.manager.streams.add({ name: "s", subjects: ["s"] });
+        assert.equal((await client.jetstream.publish("s", "x")).seq, 1);
+      }),
+    );
   }
   assert.ok(Math.min(...times) < READY_LIMIT_MS, `ms: ${times}`);
 });
