@@ -71,7 +71,7 @@ test("a Django project is replicated, and goes on through migrations that add, a
     await site.manage("migrate");
   });
   for (const { node } of [a, b]) await node.start();
-  assert.match(a.node.log, /django_migrations/);
+  await a.node.marmot!.waitFor("django_migrations");
 
   await writesOnBoth(cluster, a, b);
   await addsColumns(cluster, a, b);

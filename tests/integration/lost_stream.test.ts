@@ -34,7 +34,7 @@ async function tamper(
 async function stopsByName(node: TestNode, reason: RegExp): Promise<void> {
   const stopped = async () => (await readStatus(node.path)).shards[0]?.stopped ?? "";
   await until(`${node.name} stops its shard`, async () => reason.test(await stopped()), { nodes: [node] });
-  assert.match(node.log, reason);
+  await until(`${node.name} logs why`, () => Promise.resolve(reason.test(node.log)), { nodes: [node] });
   await node.app.run("INSERT INTO t VALUES (?, 1)", `of ${node.name}, after it`);
   await node.running();
   assert.deepEqual((await readStatus(node.path)).pending, [{ table: "t", entries: 1 }]);
