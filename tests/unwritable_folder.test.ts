@@ -26,7 +26,7 @@ test("a node goes on when nothing can be written beside its database, and catche
   const path = folder.file("my.db");
   const place = (name: string) => folder.file("my.db-marmot", name);
   for (const name of IN_THE_WAY) await mkdir(place(name), { recursive: true });
-  const db = new DatabaseSync(path);
+  const db = new DatabaseSync(path, { timeout: PROMPT_MS });
   db.exec("PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
 
   await using marmot = await startProgram([...marmotCommand(), "--db-path", path, "--nats-url", server.url]);
