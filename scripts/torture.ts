@@ -10,6 +10,7 @@
 import { writeFile } from "node:fs/promises";
 import process, { env } from "node:process";
 import { parseArgs } from "node:util";
+import { commitOf } from "../tests/support/commit.ts";
 import { describeTorture } from "../tests/torture/report.ts";
 import { torture } from "../tests/torture/run.ts";
 import { ensureNatsServer } from "./nats_server.ts";
@@ -33,12 +34,13 @@ async function main(): Promise<number> {
   const seed = Number(values.seed ?? Math.floor(Math.random() * SEEDS));
   env.MARMOT_NATS_SERVER = (await ensureNatsServer(env.MARMOT_NATS_SERVER, print)).path;
   print(`seed ${seed}, ${seconds} s`);
+  const commit = commitOf("src", "tests/torture");
   const started = performance.now();
   const say = (line: string) => print(`${((performance.now() - started) / 1_000).toFixed(1).padStart(7)} ${line}`);
   const nodes = values.nodes === undefined ? undefined : Number(values.nodes);
   const result = await torture({ seconds, seed, nodes, keep: values.keep, say });
   print(describeTorture(result));
-  const figures = { ...result, kept: undefined };
+  const figures = { commit, ...result, kept: undefined };
   if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(figures, null, 2)}\n`);
   return result.violations.length === 0 ? 0 : 1;
 }

@@ -9,9 +9,10 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { bunProgram } from "../scripts/test_runtimes.ts";
 import { MUTANTS } from "./simulation/mutants.ts";
-import { mutate } from "./simulation/mutation.ts";
+import { copyBroken, mutate } from "./simulation/mutation.ts";
 import { runProgram } from "./support/process.ts";
 import { PROJECT, RUNTIME, scriptCommand } from "./support/runtime.ts";
+import { tempFolder } from "./support/tmp.ts";
 
 /** On Bun, where they take a fifth less; few on Deno, to see that they run there, too. */
 const SEEDS = RUNTIME === "bun" ? 1_000 : 50;
@@ -50,6 +51,26 @@ test("random histories show a rule that is broken", async () => {
 test("each rule that is broken stands in the source, once", () => {
   assert.equal(new Set(MUTANTS.map(({ name }) => name)).size, MUTANTS.length);
   for (const mutant of MUTANTS) mutate(readFileSync(`${PROJECT}${mutant.file}`, "utf8"), mutant);
+});
+
+test("a history that fails is printed with the fewest actions that still fail, and with what replays them", async () => {
+  await using folder = await tempFolder();
+  copyBroken(folder.path, MUTANTS.find(({ name }) => name === "no rebase")!);
+  const [runtime = ""] = scriptCommand("");
+  const options = RUNTIME === "deno" ? ["run", "--quiet", "--allow-all", "--no-check"] : [];
+  const simulate = (args: readonly string[]) =>
+    runProgram([runtime, ...options, folder.file("scripts/simulate.ts"), ...args], { timeoutMs: LIMIT_MS });
+  const { code, stdout } = await simulate(["--seeds", "4", "--seed", "1", "--jobs", "1"]);
+  assert.equal(code, 1, stdout);
+  const printed = [...stdout.matchAll(/^seed (\d+) fails after (\d+) actions: .*[^]*?^ {2}deno task simulate (.+)$/gm)];
+  const [, seed = "", steps, replay = ""] = printed.toSorted((a, b) => Number(a[2]) - Number(b[2]))[0] ??
+    assert.fail(stdout);
+  const again = await simulate(replay.split(" "));
+  assert.equal(again.code, 1);
+  for (let step = 1; step <= Number(steps); step++) assert.ok(again.stdout.includes(`--- step ${step}\n`), `${step}`);
+  for (let fewer = 0; fewer < Number(steps); fewer++) {
+    assert.equal((await simulate(["--seed", seed, "--steps", `${fewer}`])).code, 0, `seed ${seed}, ${fewer} steps`);
+  }
 });
 
 test("a run that was interrupted goes on behind the last history that it wrote down", async () => {

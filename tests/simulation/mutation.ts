@@ -9,7 +9,7 @@ import { BROKEN } from "./history.ts";
 import type { Mutant } from "./mutant.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
-const COPIED = ["src", "tests/simulation", "tests/support/random.ts", "scripts/simulate.ts"];
+const COPIED = ["src", "tests/simulation", "tests/support/commit.ts", "tests/support/random.ts", "scripts/simulate.ts"];
 
 /** Of what a history shows, characters */
 const SHOWN = 120;
@@ -35,13 +35,18 @@ export function mutate(text: string, { name, file, from, to }: Mutant): string {
   return parts.join(to);
 }
 
+/** Copies into a folder what histories need, with a rule broken. */
+export function copyBroken(folder: string, mutant: Mutant): void {
+  for (const path of COPIED) cpSync(join(PROJECT, path), join(folder, path), { recursive: true });
+  const file = join(folder, mutant.file);
+  writeFileSync(file, mutate(readFileSync(file, "utf8"), mutant));
+}
+
 export async function hunt(mutant: Mutant, firstSeed: number, mostSeeds: number): Promise<Found> {
   const folder = mkdtempSync(join(tmpdir(), "marmot-mutant-"));
   const started = performance.now();
   try {
-    for (const path of COPIED) cpSync(join(PROJECT, path), join(folder, path), { recursive: true });
-    const file = join(folder, mutant.file);
-    writeFileSync(file, mutate(readFileSync(file, "utf8"), mutant));
+    copyBroken(folder, mutant);
     const shown = await firstFailure(folder, firstSeed, mostSeeds);
     if (shown?.failure.startsWith(BROKEN)) throw new Error(`${mutant.name}: ${shown.failure}`);
     const seconds = Math.round((performance.now() - started) / 1000);

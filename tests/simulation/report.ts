@@ -1,11 +1,8 @@
 /** What a run of many histories writes down while it goes on, so that it can be interrupted and continued. */
-import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
+import { commitOf } from "../support/commit.ts";
 import { Counters } from "./counters.ts";
-
-const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
 
 /** One history. */
 export interface SeedReport {
@@ -39,7 +36,7 @@ export class RunReport {
   /** behind a seed that has not come yet: not counted until it has, since a run is continued at the first that is missing */
   private readonly ahead = new Map<number, SeedReport>();
   private readonly started = performance.now();
-  private readonly commit = commitOf();
+  private readonly commit = commitOf("src", "tests/simulation");
   /** histories from the first seed on, those of earlier parts included */
   histories: number;
 
@@ -100,16 +97,4 @@ function joined(before: readonly string[] = [], now: string): string[] {
 function runtimeOf(): string {
   const { bun, deno } = process.versions;
   return bun === undefined ? `Deno ${deno}` : `Bun ${bun}`;
-}
-
-/** The source that runs: a commit, and whether files are not as it has them. */
-function commitOf(): string {
-  const git = (...args: string[]) =>
-    execFileSync("git", args, { cwd: PROJECT, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
-  try {
-    const changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "tests/simulation");
-    return git("rev-parse", "--short", "HEAD") + (changed === "" ? "" : " and changes");
-  } catch {
-    return "unknown";
-  }
 }

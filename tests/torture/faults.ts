@@ -90,6 +90,20 @@ function killApplications(victims: Victims, random: Random): Fault {
   };
 }
 
+/** In mid-transaction, too: then nobody else can write until it goes on. */
+function freezeApplications(victims: Victims, random: Random): Fault {
+  const [node, ms] = [drawNode(victims, random), between(random, 200, LONG_MS)];
+  return {
+    kind: "application frozen",
+    needs: [`applications ${node.name}`],
+    async run() {
+      node.signalApplications("SIGSTOP");
+      await victims.pause(ms);
+      node.signalApplications("SIGCONT");
+    },
+  };
+}
+
 function restore(victims: Victims, random: Random): Fault {
   const [node, choice, ms] = [drawNode(victims, random), random.below(100), random.below(SHORT_MS)];
   const how = random.pick<Restore>(["down", "file", "backup"]);
@@ -116,10 +130,14 @@ function copy(victims: Victims, random: Random): Fault {
   return { kind: "copy taken", needs: [`database ${node.name}`], run: () => node.copy() };
 }
 
+function drawBrokers(count: number, random: Random): number[] {
+  const first = random.below(BROKERS);
+  return Array.from({ length: count }, (_, i) => (first + i) % BROKERS);
+}
+
 function killBrokers(count: 1 | 2): Draw {
   return (victims, random) => {
-    const first = random.below(BROKERS);
-    const places = Array.from({ length: count }, (_, i) => (first + i) % BROKERS);
+    const places = drawBrokers(count, random);
     const ms = between(random, 500, LONG_MS);
     return {
       kind: count === 1 ? "broker killed" : "two brokers killed",
@@ -133,16 +151,19 @@ function killBrokers(count: 1 | 2): Draw {
   };
 }
 
-function freezeBroker(victims: Victims, random: Random): Fault {
-  const [place, ms] = [random.below(BROKERS), between(random, 500, LONG_MS)];
-  return {
-    kind: "broker frozen",
-    needs: [`broker ${place}`],
-    async run() {
-      victims.brokers.servers[place]!.freeze();
-      await victims.pause(ms);
-      victims.brokers.servers[place]!.thaw();
-    },
+function freezeBrokers(count: 1 | 2): Draw {
+  return (victims, random) => {
+    const places = drawBrokers(count, random);
+    const ms = between(random, 500, LONG_MS);
+    return {
+      kind: count === 1 ? "broker frozen" : "two brokers frozen",
+      needs: places.map((place) => `broker ${place}`),
+      async run() {
+        for (const place of places) victims.brokers.servers[place]!.freeze();
+        await victims.pause(ms);
+        for (const place of places) victims.brokers.servers[place]!.thaw();
+      },
+    };
   };
 }
 
@@ -240,9 +261,9 @@ function fullDisk(victims: Victims, random: Random): Fault {
 /** More often named, more often drawn. */
 const DRAWS: readonly Draw[] = [
   ...[killMarmot, killMarmot, killMarmot, freezeMarmot, freezeMarmot],
-  ...[killApplications, killApplications, killApplications],
+  ...[killApplications, killApplications, killApplications, freezeApplications, freezeApplications],
   ...[copy, copy, restore, restore],
-  ...[killBrokers(1), killBrokers(1), killBrokers(2), freezeBroker],
+  ...[killBrokers(1), killBrokers(1), killBrokers(2), freezeBrokers(1), freezeBrokers(2)],
   ...[partition, partition, oneWay, oneWay, delay, loss],
   fullDisk,
 ];

@@ -153,9 +153,14 @@ export class TortureNode {
   async killApplications(): Promise<void> {
     const applications = this.#applications;
     this.#applications = [];
-    for (const application of applications) process.kill(-application.pid, "SIGKILL");
+    for (const { pid } of applications) process.kill(-pid, "SIGKILL");
     await Promise.all(applications.map(({ exited }) => exited));
     for (const { output } of applications) this.#count(output);
+  }
+
+  /** To them and the shells they run. */
+  signalApplications(signal: NodeJS.Signals): void {
+    for (const { pid } of this.#applications) process.kill(-pid, signal);
   }
 
   /** Keeps a copy: page by page, in WAL mode as the database is, or rewritten, which gives it a rollback journal. */
