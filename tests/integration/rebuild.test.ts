@@ -40,8 +40,18 @@ const WAYS: readonly [way: string, steps: (table: string) => string[]][] = [
   ],
 ];
 
+/**
+ * A table that only one node's Marmot sees before it is renamed is one that the other never had, and what was written to
+ * it is parked there; one that both see is replicated, so that the second node's copy meets the rows of the first. So
+ * nobody sees the steps, or all see them where the table in between has a name that is known.
+ */
+const AT_ONCE = "several transactions at once";
+const ONE_BY_ONE = "several transactions that Marmot sees one by one";
+const KINDS = ["one transaction", AT_ONCE, ONE_BY_ONE, "one transaction while Marmot is down"];
+
 for (const [place, [way, steps]] of WAYS.entries()) {
-  for (const kind of ["one transaction", "several transactions", "one transaction while Marmot is down"]) {
+  for (const kind of KINDS) {
+    if (kind === ONE_BY_ONE && way.startsWith("as SQLite")) continue;
     const table = `t${place}_${kind.replaceAll(" ", "_").slice(0, 30)}`;
     test(`a table rebuilt ${way} in ${kind} is replicated again`, async ({ a, b, nodes, schema, converged, captured, settled }) => {
       await schema(`CREATE TABLE ${table}(id INTEGER PRIMARY KEY, v TEXT)`);
@@ -51,7 +61,13 @@ for (const [place, [way, steps]] of WAYS.entries()) {
       const down = kind.endsWith("down");
       for (const node of nodes) {
         if (down) await node.stop();
-        for (const statement of sql) await node.app.script(statement);
+        if (kind === AT_ONCE) node.freeze();
+        for (const statement of sql) {
+          await node.app.script(statement);
+          const [, made] = /^CREATE TABLE (\w+)/.exec(statement) ?? [];
+          if (kind === ONE_BY_ONE && made !== undefined) await captured([made], [node]);
+        }
+        if (kind === AT_ONCE) node.thaw();
         if (down) await node.start();
       }
       await captured([table]);
