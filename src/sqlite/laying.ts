@@ -18,7 +18,9 @@ export class TableProblem extends Error {
 /** What one transaction touched in a table that has pending entries. */
 interface Touched {
   readonly local: LocalTable;
+  /** of a table without UNIQUE constraints: the keys, by their canonical form */
   readonly keys: Map<string, SqlValue[]>;
+  /** of one that has some: hashes of keys and UNIQUE values */
   readonly hashes: Set<number>;
 }
 
@@ -80,7 +82,6 @@ export class Laying {
     const look = mustLook(local, touched);
     if (look && run.some(({ op }) => op !== OP_INSERT)) return false;
     if (local.table.nullableKey && keys.some((key) => key.includes(null))) return false;
-    if (touched !== undefined) { for (const key of keys) touched.keys.set(writer.canonical(key), key); }
     try {
       if (look) writer.insertNewRun(mapping.carried, run);
       else writer.insertRun(mapping.carried, run, keys);
@@ -89,17 +90,16 @@ export class Laying {
       return false;
     }
     if (look) { for (const change of run) touchRow(touched!, laidOn([], change, mapping)); }
+    else if (touched !== undefined) { for (const key of keys) touchKey(touched, key); }
     return true;
   }
 
   private applyChange(change: Change, local: LocalTable, mapping: Mapping, touched: Touched | undefined): void {
     const { writer, table } = local;
-    const unique = touched !== undefined && table.uniques.length > 0;
     if (change.op === OP_DELETE) {
       const key = mapping.deleteKey.map((place) => change.values[place]!);
       const before = local.hasTriggers ? writer.read(key) : undefined;
-      touched?.keys.set(writer.canonical(key), key);
-      if (unique) touchRow(touched, rowOfKey(table.keyIndexes, key));
+      if (touched !== undefined) touchKey(touched, key);
       const removed = writer.remove(key);
       if (before !== undefined && !removed) {
         throw new Error("a trigger of the application keeps the row from being deleted");
@@ -107,7 +107,7 @@ export class Laying {
       return;
     }
     const key: SqlValue[] = mapping.upsertKey.map((place) => change.values[place]!);
-    touched?.keys.set(writer.canonical(key), key);
+    if (touched !== undefined) touchKey(touched, key);
     if (mustLook(local, touched) || (table.nullableKey && key.includes(null))) {
       this.lay(change, key, local, mapping, touched);
       return;
@@ -179,11 +179,15 @@ function carriedBy({ seq }: Change, { log, own }: LocalTable): Carried {
   return { columns, places: columns };
 }
 
+function touchKey({ local, keys, hashes }: Touched, key: SqlValue[]): void {
+  if (local.table.uniques.length > 0) hashes.add(local.pending.keyHash(key));
+  else keys.set(local.writer.canonical(key), key);
+}
+
 function touchRow(touched: Touched, row: readonly SqlValue[]): void {
-  const { local } = touched;
-  const key = local.writer.keyOf(row);
-  touched.keys.set(local.writer.canonical(key), key);
-  for (const hash of local.pending.hashesOf(row)) touched.hashes.add(hash);
+  const { local, hashes } = touched;
+  if (local.table.uniques.length === 0) touchKey(touched, local.writer.keyOf(row));
+  else for (const hash of local.pending.hashesOf(row)) hashes.add(hash);
 }
 
 /** A row, by the table's column indexes, as an upsert leaves it. */
@@ -191,12 +195,6 @@ function laidOn(before: readonly SqlValue[], { values }: Change, { carried }: Ma
   const after = [...before];
   carried.columns.forEach((column, i) => after[column] = values[carried.places[i]!]!);
   return after;
-}
-
-function rowOfKey(keyIndexes: readonly number[], key: readonly SqlValue[]): SqlValue[] {
-  const row: SqlValue[] = [];
-  keyIndexes.forEach((column, i) => row[column] = key[i]!);
-  return row;
 }
 
 /** Is this about the row and its table, rather than about the file or a lock? */

@@ -17,7 +17,7 @@ const STEP = 5_000;
 /** stale entries that are borne before the index is built again */
 const STALE_LIMIT = 50_000;
 const FIRST_CAPACITY = 1024;
-/** rows whose last entry is known by its key and values, to be found when the next one comes */
+/** rows whose last entry is known by its values, to be found when the next one comes */
 const RECENT = 1_000;
 /** entries between two that are wanted, which are read rather than left out */
 const NEAR = 16;
@@ -29,6 +29,12 @@ interface PlainUnique {
   readonly collations: readonly string[];
 }
 
+/** The last entry of a row, and where it begins in the index. */
+interface Recent {
+  readonly slot: number;
+  readonly values: readonly SqlValue[];
+}
+
 export class PendingIndex {
   /** a power of two of them, as many as there is room for entries */
   private buckets = new Int32Array(FIRST_CAPACITY).fill(NONE);
@@ -38,8 +44,9 @@ export class PendingIndex {
   private size = 0;
   /** highest seq that is in the index */
   private position = 0;
-  /** by key and UNIQUE values, where the last entry that has them begins */
-  private readonly recent = new Map<string, number>();
+  /** by the hash of the key: up to RECENT rows, and as many before them */
+  private recent = new Map<number, Recent>();
+  private recentBefore = new Map<number, Recent>();
   private readonly uniques: readonly PlainUnique[];
   /** some UNIQUE constraint can't be computed from an entry: every entry may be touched */
   private readonly opaque: boolean;
@@ -80,9 +87,9 @@ export class PendingIndex {
       readExact(row, 1, this.columns.length, this.encoding).forEach((value, i) => values[this.columns[i]!] = value);
       const seq = Number(row[0]);
       const hashes = this.hashesOf(values);
-      const name = hashes.length > 1 && !this.isPartial ? this.identitiesOf(values).join("\n") : undefined;
-      if (name === undefined || !this.overwrite(name, hashes, seq)) {
-        if (name !== undefined) this.remember(name, this.size);
+      const isWhole = hashes.length > 1 && !this.isPartial;
+      if (!isWhole || !this.overwrite(values, hashes, seq)) {
+        if (isWhole) this.remember(hashes[0]!, { slot: this.size, values });
         for (const hash of hashes) this.add(hash, seq);
       }
       this.position = seq;
@@ -94,21 +101,19 @@ export class PendingIndex {
    * Gives an upsert the place of one with the same key and values, if no entry between them has one of these: what
    * `withoutOverwritten` would leave out need not be found. A row that is updated for hours has thousands of entries.
    */
-  private overwrite(name: string, hashes: readonly number[], seq: number): boolean {
-    const slot = this.recent.get(name);
-    if (slot === undefined || !hashes.every((hash, i) => this.newest(hash) === slot + i)) return false;
-    this.remember(name, slot);
-    this.seqs.fill(seq, slot, slot + hashes.length);
+  private overwrite(values: readonly SqlValue[], hashes: readonly number[], seq: number): boolean {
+    const last = this.recent.get(hashes[0]!) ?? this.recentBefore.get(hashes[0]!);
+    if (last === undefined || !hashes.every((hash, i) => this.newest(hash) === last.slot + i)) return false;
+    const [before, now] = [this.identitiesOf(last.values), this.identitiesOf(values)];
+    if (before.join("\n") !== now.join("\n")) return false;
+    this.remember(hashes[0]!, last);
+    this.seqs.fill(seq, last.slot, last.slot + hashes.length);
     return true;
   }
 
-  private remember(name: string, slot: number): void {
-    this.recent.delete(name);
-    this.recent.set(name, slot);
-    if (this.recent.size <= RECENT) return;
-    // a Map keeps the order in which keys were set
-    const [oldest] = this.recent.keys();
-    this.recent.delete(oldest!);
+  private remember(hash: number, last: Recent): void {
+    if (this.recent.size >= RECENT) [this.recentBefore, this.recent] = [this.recent, new Map()];
+    this.recent.set(hash, last);
   }
 
   /** Entries were acknowledged: numbers above the highest one left will be used again. */
@@ -155,24 +160,24 @@ export class PendingIndex {
   closure(touched: ReadonlySet<number>): Iterable<Change> {
     if (this.opaque) return this.log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
     const lowest = this.log.lowest();
-    const seen = new Set(touched);
+    // few of many that were touched are about something pending: they are not copied
+    const more = new Set<number>();
+    const isSeen = (hash: number) => touched.has(hash) || more.has(hash);
     const found = new Set<number>();
-    const queue = [...touched];
-    for (let hash = queue.pop(); hash !== undefined; hash = queue.pop()) {
+    const find = (hash: number) => {
       for (const slot of this.slots(hash)) {
         const seq = this.seqs[slot]!;
         if (seq < lowest) continue;
         found.add(seq);
-        for (const other of this.hashesAround(slot)) {
-          if (seen.has(other)) continue;
-          seen.add(other);
-          queue.push(other);
-        }
+        for (const other of this.hashesAround(slot)) if (!isSeen(other)) more.add(other);
       }
-    }
+    };
+    for (const hash of touched) find(hash);
+    // a Set's iteration goes on to what is added meanwhile
+    for (const hash of more) find(hash);
     // a number may have been used again, and was found by what an older entry was about
     const entries = this.readAll([...found].sort((a, b) => a - b));
-    return this.withoutOverwritten(entries.filter((entry) => seen.has(this.keyHash(this.keyOf(entry)))));
+    return this.withoutOverwritten(entries.filter((entry) => isSeen(this.keyHash(this.keyOf(entry)))));
   }
 
   /** Entries that are near each other are read together. @param seqs in order; some may be gone */
@@ -307,6 +312,7 @@ export class PendingIndex {
 
   private clear(): void {
     this.recent.clear();
+    this.recentBefore.clear();
     this.position = 0;
     if (this.size === 0) return;
     this.size = 0;
