@@ -26,8 +26,8 @@ const LARGE_SIZE = 10_000_000;
 /** pending on one node while as many of the other arrive */
 const PENDING = 1_000_000;
 const QUICK_PENDING = 50_000;
-const FIRST_OF_A = 10_000_000;
-const FIRST_OF_B = 20_000_000;
+/** ids of each node's rows begin here */
+const FIRST = [10_000_000, 20_000_000];
 const UNIQUE = `${SCHEMA} CREATE UNIQUE INDEX unique_number ON ${TABLE}(number);`;
 
 export const TABLE_SIZE: Scenario = {
@@ -71,37 +71,53 @@ async function measureSize(result: Measurement, system: System, size: number): P
   return `replicated ${Math.round(replicated)} rows/s, end to end ${Math.round(endToEnd)} rows/s`;
 }
 
+/** What is there when the node comes back, by who wrote it. What both wrote must cost no more than what each did. */
+const PENDING_OF = [["what others wrote", [0]], ["what it wrote", [1]], ["both", [0, 1]]] as const;
+
 export const PENDING_CHANGES: Scenario = {
   name: "pending",
-  about: "A node comes back with many changes of its own to publish, while as many of the other node arrive.",
+  about:
+    "A node comes back: to many changes of the other node, with many of its own to publish, and with both at once.",
   measure: async (run) => {
     const results: Measurement[] = [];
     const pending = run.quick ? QUICK_PENDING : PENDING;
-    for (const [variant, schema] of [["no UNIQUE", SCHEMA], ["UNIQUE besides the key", UNIQUE]] as const) {
-      results.push(
-        ...await measureInTurn(
-          run,
-          (system) => new Measurement("pending", system.name, variant, Math.round(pending * system.share) * 2),
-          (result, system) => measurePending(result, system, schema),
-        ),
-      );
+    for (const [constraint, schema] of [["no UNIQUE", SCHEMA], ["UNIQUE besides the key", UNIQUE]] as const) {
+      for (const [whose, writers] of PENDING_OF) {
+        results.push(
+          ...await measureInTurn(
+            run,
+            (system) => {
+              const rows = Math.round(pending * system.share) * writers.length;
+              return new Measurement("pending", system.name, `${constraint}, ${whose}`, rows);
+            },
+            (result, system) => measurePending(result, system, schema, writers),
+          ),
+        );
+      }
     }
     return results;
   },
 };
 
-async function measurePending(result: Measurement, system: System, schema: string): Promise<string> {
+/** @param writers indexes of the nodes whose application writes while the second node is away */
+async function measurePending(
+  result: Measurement,
+  system: System,
+  schema: string,
+  writers: readonly number[],
+): Promise<string> {
   await using cluster = await makeCluster({ system, schema });
   for (const node of cluster.nodes) await node.start();
   await cluster.connected();
   await warmUp(cluster);
   const [a, b] = [cluster.node(0), cluster.node(1)];
-  const each = result.rows / 2;
+  const each = result.rows / writers.length;
   await b.stop();
-  await b.app.write(work(each, { first: FIRST_OF_B }), PER_TRANSACTION, 2);
-  await a.app.write(work(each, { first: FIRST_OF_A }), PER_TRANSACTION, 1);
+  for (const writer of writers) {
+    await cluster.node(writer).app.write(work(each, { first: FIRST[writer]! }), PER_TRANSACTION, writer + 1);
+  }
   await cluster.drained();
-  const both = [a, b].map(({ reader }) => reader.watch("SELECT count(*) FROM mark", 2, 0.001, 3_600));
+  const both = [a, b].map(({ reader }) => reader.watch("SELECT count(*) FROM mark", writers.length, 0.001, 3_600));
   const back = await a.app.now();
   await b.spawn();
   const stopMeter = await startMeter(cluster);
