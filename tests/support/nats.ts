@@ -1,7 +1,6 @@
 /** A real nats-server for a test: on a free loopback port, with JetStream in a temporary folder. */
-import { createSocket, type Socket } from "node:dgram";
 import { readFile, rm, writeFile } from "node:fs/promises";
-import { connect, createServer } from "node:net";
+import { connect, createServer, type Server } from "node:net";
 import { env } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { NATS_SERVER_VERSION, requireNatsServer } from "../../src/nats/server_binary.ts";
@@ -12,8 +11,8 @@ import { tempFolder } from "./tmp.ts";
 const READY_TIMEOUT_MS = 20_000;
 const READY_POLL_MS = 10;
 /** below those that Linux, macOS and Windows give to whoever asks for any */
-const PORTS = { first: 15_000, count: 15_000 };
-const heldPorts: Socket[] = [];
+const PORTS = { first: 15_000, count: 7_500 };
+const signs: Server[] = [];
 
 export interface NatsServerOptions {
   /** default: true */
@@ -150,35 +149,29 @@ async function greets(port: number): Promise<boolean> {
 }
 
 /**
- * A loopback port that nobody listens on, and that stays this test's while a server is away: the UDP port of that number
- * is held until the tests of this file end, as a sign for those that run meanwhile, and no system gives it to a client.
+ * A loopback port that nobody listens on, and that stays this test's while a server is away: a port above is listened on
+ * until the tests of this file end, as a sign for those that run meanwhile.
  */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < PORTS.count; tries++) {
     const port = PORTS.first + Math.floor(Math.random() * PORTS.count);
-    if (await holdUdp(port) && await isFree(port)) return port;
+    const sign = await listen(port + PORTS.count);
+    if (sign === undefined) continue;
+    signs.push(sign.unref());
+    const server = await listen(port);
+    if (server === undefined) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
   }
   throw new Error("no port");
 }
 
-async function holdUdp(port: number): Promise<boolean> {
-  const socket = createSocket("udp4");
-  const held = await new Promise<boolean>((resolve) => {
-    socket.once("error", () => resolve(false));
-    socket.bind({ port, address: "127.0.0.1", exclusive: true }, () => resolve(true));
-  });
-  if (!held) return false;
-  socket.unref();
-  heldPorts.push(socket);
-  return true;
-}
-
-async function isFree(port: number): Promise<boolean> {
+/** @returns undefined if another one listens there */
+async function listen(port: number): Promise<Server | undefined> {
   const server = createServer();
   const listens = await new Promise<boolean>((resolve) => {
     server.once("error", () => resolve(false));
     server.listen(port, "127.0.0.1", () => resolve(true));
   });
-  if (listens) await new Promise((resolve) => server.close(resolve));
-  return listens;
+  return listens ? server : undefined;
 }
