@@ -68,6 +68,8 @@ export class Publisher {
   /** answers to messages of an earlier attempt no longer matter */
   private attempt = 0;
   private failures = 0;
+  /** nonce of another process with this node's id */
+  private outdoneBy: string | undefined;
   private failedAt: PublisherState["kind"] | undefined;
   /** why nothing is published, when that does not pass at once */
   failing: string | undefined;
@@ -148,12 +150,22 @@ export class Publisher {
     if (!own || this.state.kind !== "ready") return;
     const { epoch } = this.state;
     if (message.nonce !== this.options.nonce) {
-      if (verdict.accepted && message.epoch > epoch) this.options.conflict(message.nonce);
+      if (verdict.accepted && message.epoch > epoch) this.outdone(message.nonce);
       return;
     }
     if (verdict.accepted || message.epoch !== epoch) return;
     const seen = verdict.seen;
     if (seen?.epoch !== epoch || message.number > seen.number) this.restart("a message before this one is missing");
+  }
+
+  /**
+   * A message of another process with this node's id has a higher epoch. One may have been in the network since before this
+   * process began, when the stream has lost what that one had heard; who comes back after an even higher one is alive.
+   */
+  private outdone(other: string): void {
+    if (this.outdoneBy === other) return this.options.conflict(other);
+    this.outdoneBy = other;
+    this.restart("another process has a higher epoch");
   }
 
   private header(

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Acceptance } from "../src/acceptance.ts";
-import { decodeMessage } from "../src/change_codec.ts";
+import { decodeMessage, encodeMessage } from "../src/change_codec.ts";
 import { Publisher } from "../src/publish.ts";
 import { settle } from "./support/core_node.ts";
 import { keptLog } from "./support/kept_log.ts";
@@ -78,27 +78,28 @@ test("how much waits for an answer, and how large a message is, follow how soon 
   assert.ok(least <= 32 * 1024 && stream.largest <= 8 * 1024, `${least} bytes when answers are late`);
 });
 
-test("a stream that takes markers and small messages, and refuses a large one, is named, until it takes that one", async () => {
-  const stream = new PickyStream("changes-1");
+/** A process of a node: in a round it reads the stream to its end, and publishes where it may. */
+function processOn(stream: MemoryStream, nonce = "b") {
   stream.direct = true;
   const log = keptLog();
+  const conflicts: string[] = [];
   let time = 0;
   const publisher = new Publisher({
     stream,
     origin: "a".repeat(32),
-    nonce: "b".repeat(16),
+    nonce: nonce.repeat(16),
     clock: { now: () => time += 500, sleep: () => Promise.resolve() },
     log,
     wake: () => {},
     rewind: () => {},
-    conflict: assert.fail,
+    conflict: (other) => conflicts.push(other),
   });
   const acceptance = new Acceptance(new Map());
   let applied = 0;
-  const round = async () => {
+  const round = async (sizes: readonly number[] = []) => {
     publisher.step(applied, acceptance.of("a".repeat(32)));
     if (publisher.open) {
-      for (const size of [2_000, 10]) publisher.send({ frame: new Uint8Array(size), base: applied, last: true });
+      for (const size of sizes) publisher.send({ frame: new Uint8Array(size), base: applied, last: true });
     }
     await settle();
     for (const { sequence, time, data } of stream.messages.slice(applied)) {
@@ -107,10 +108,40 @@ test("a stream that takes markers and small messages, and refuses a large one, i
       applied = sequence;
     }
   };
-  for (let rounds = 0; rounds < 60; rounds++) await round();
+  return { publisher, log, conflicts, round };
+}
+
+test("a stream that takes markers and small messages, and refuses a large one, is named, until it takes that one", async () => {
+  const stream = new PickyStream("changes-1");
+  const { publisher, log, round } = processOn(stream);
+  for (let rounds = 0; rounds < 60; rounds++) await round([2_000, 10]);
   assert.match(publisher.failing ?? "", /message size exceeds maximum allowed/);
   assert.equal(log.entries.filter(({ level }) => level === "warn").length, 1);
   stream.limit = 10_000;
-  for (let rounds = 0; rounds < 6; rounds++) await round();
+  for (let rounds = 0; rounds < 6; rounds++) await round([2_000, 10]);
   assert.equal(publisher.failing, undefined);
+});
+
+test("a message of an earlier process that a stream gets again, after it was lost, does not end the node", async () => {
+  const stream = new MemoryStream("changes-1");
+  const { publisher, conflicts, round } = processOn(stream);
+  for (let rounds = 0; rounds < 4; rounds++) await round();
+  assert.equal(publisher.kind, "ready");
+  const header = { origin: "a".repeat(32), nonce: "c".repeat(16), epoch: 9, number: 1, base: 2, part: 1 };
+  stream.publish(encodeMessage({ ...header, last: true, continues: false, frame: new Uint8Array(0) }));
+  await round();
+  assert.equal(publisher.kind, "starting");
+  for (let rounds = 0; rounds < 4; rounds++) await round();
+  assert.equal(publisher.kind, "ready");
+  assert.equal(decodeMessage(stream.messages.at(-1)!.data).epoch, 10);
+  assert.deepEqual(conflicts, []);
+});
+
+test("of two processes that publish as one node one ends", async () => {
+  const stream = new MemoryStream("changes-1");
+  const processes = [processOn(stream, "b"), processOn(stream, "c")];
+  for (let rounds = 0; rounds < 40; rounds++) {
+    for (const { conflicts, round } of processes) if (conflicts.length === 0) await round([10]);
+  }
+  assert.deepEqual(processes.flatMap(({ conflicts }) => conflicts).length, 1);
 });
