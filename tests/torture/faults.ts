@@ -130,42 +130,45 @@ function copy(victims: Victims, random: Random): Fault {
   return { kind: "copy taken", needs: [`database ${node.name}`], run: () => node.copy() };
 }
 
-function drawBrokers(count: number, random: Random): number[] {
-  const first = random.below(BROKERS);
-  return Array.from({ length: count }, (_, i) => (first + i) % BROKERS);
-}
-
-function killBrokers(count: 1 | 2): Draw {
+/** One of them, or two: then there is no quorum. */
+function brokersAway(
+  how: "killed" | "frozen",
+  count: 1 | 2,
+  leave: (brokers: Brokers, place: number) => unknown,
+  comeBack: (brokers: Brokers, place: number) => unknown,
+): Draw {
   return (victims, random) => {
-    const places = drawBrokers(count, random);
+    const { brokers } = victims;
+    const first = random.below(BROKERS);
+    const places = Array.from({ length: count }, (_, i) => (first + i) % BROKERS);
     const ms = between(random, 500, LONG_MS);
     return {
-      kind: count === 1 ? "broker killed" : "two brokers killed",
+      kind: `${count === 1 ? "broker" : "two brokers"} ${how}`,
       needs: places.map((place) => `broker ${place}`),
       async run() {
-        await Promise.all(places.map((place) => victims.brokers.kill(place)));
+        await Promise.all(places.map((place) => leave(brokers, place)));
         await victims.pause(ms);
-        await Promise.all(places.map((place) => victims.brokers.servers[place]!.restart()));
+        await Promise.all(places.map((place) => comeBack(brokers, place)));
       },
     };
   };
 }
 
-function freezeBrokers(count: 1 | 2): Draw {
-  return (victims, random) => {
-    const places = drawBrokers(count, random);
-    const ms = between(random, 500, LONG_MS);
-    return {
-      kind: count === 1 ? "broker frozen" : "two brokers frozen",
-      needs: places.map((place) => `broker ${place}`),
-      async run() {
-        for (const place of places) victims.brokers.servers[place]!.freeze();
-        await victims.pause(ms);
-        for (const place of places) victims.brokers.servers[place]!.thaw();
-      },
-    };
-  };
-}
+const killBrokers = (count: 1 | 2): Draw =>
+  brokersAway(
+    "killed",
+    count,
+    (brokers, place) => brokers.kill(place),
+    (brokers, place) => brokers.servers[place]!.restart(),
+  );
+
+const freezeBrokers = (count: 1 | 2): Draw =>
+  brokersAway(
+    "frozen",
+    count,
+    (brokers, place) => brokers.servers[place]!.freeze(),
+    (brokers, place) => brokers.servers[place]!.thaw(),
+  );
 
 function partition(victims: Victims, random: Random): Fault {
   const links = drawLinks(victims, random);
