@@ -38,6 +38,11 @@ export interface Change {
   readonly values: readonly SqlValue[];
 }
 
+/** What a column does to the values that it is given; in messages each is its place here. */
+export const AFFINITIES = "BTNR";
+/** BLOB, or no type: stores every value as it is. T is TEXT, N is NUMERIC and INTEGER, R is REAL. */
+export const NO_AFFINITY = "B";
+
 /** The shape of a table as its origin had it. Names are UTF-8 strings as declared there. */
 export interface TableShape {
   readonly table: string;
@@ -47,6 +52,8 @@ export interface TableShape {
   readonly key: readonly number[];
   /** schema fingerprint: key columns, collations, UNIQUE set; 16 hex digits */
   readonly fingerprint: string;
+  /** one of AFFINITIES for each of `columns` */
+  readonly affinities: string;
 }
 
 /** Changes of one table, in the order of their entries. */

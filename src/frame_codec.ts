@@ -4,7 +4,8 @@
  *     kind (1: values as they are, 2: values in zstd) · bytes of the entries section · bytes of the values section ·
  *     with zstd only: bytes of its compressed form · entries section · values section
  *
- * The entries section holds for each table its name, columns, key, fingerprint, how many changes it has (4 bytes), and
+ * The entries section holds for each table its name, columns, key, fingerprint, affinities (2 bits for each column), how many
+ * changes it has (4 bytes), and
  * for each change op and seq (as the difference from the one before, 1 byte as a rule) and stamp (8 bytes). It is apart
  * from the values, and never compressed (stamps are random), so that an acknowledgement reads nothing else.
  * The values section holds the values of all changes in the same order (value_codec.ts). Row-wise: with zstd behind it, columns
@@ -13,6 +14,7 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { ByteReader, ByteWriter, malformed } from "./bytes.ts";
 import {
+  AFFINITIES,
   type Change,
   type Op,
   OP_DELETE,
@@ -164,6 +166,23 @@ function writeShape(out: ByteWriter, shape: TableShape): void {
     out.varint(index);
   }
   out.int64(BigInt.asIntN(64, BigInt(`0x${fingerprint}`)));
+  writeAffinities(out, shape);
+}
+
+/** Four columns in a byte, the first in its lowest bits. */
+function writeAffinities(out: ByteWriter, { table, columns, affinities }: TableShape): void {
+  if (affinities.length !== columns.length) {
+    throw new RangeError(`Cannot encode ${table}: ${affinities.length} affinities of ${columns.length} columns`);
+  }
+  for (let at = 0; at < affinities.length; at += 4) {
+    let byte = 0;
+    for (let i = 0; i < 4 && at + i < affinities.length; i++) {
+      const code = AFFINITIES.indexOf(affinities[at + i]!);
+      if (code < 0) throw new RangeError(`Cannot encode ${table}: affinity ${affinities[at + i]}`);
+      byte |= code << 2 * i;
+    }
+    out.byte(byte);
+  }
 }
 
 /** First byte: 1 bit more bytes follow, 1 bit sign, 2 bits op, 4 bits of the difference; the rest of it as a varint. */
@@ -332,7 +351,18 @@ function readShape(from: ByteReader): TableShape {
   for (let i = 0; i < keySize; i++) key.push(from.varint());
   for (const index of key) if (index >= columns.length) throw malformed("a key column doesn't exist");
   const fingerprint = BigInt.asUintN(64, from.int64()).toString(16).padStart(16, "0");
-  return { table, columns, key, fingerprint };
+  return { table, columns, key, fingerprint, affinities: readAffinities(from, columns.length) };
+}
+
+function readAffinities(from: ByteReader, count: number): string {
+  let affinities = "";
+  for (let at = 0; at < count; at += 4) {
+    const byte = from.byte();
+    const used = Math.min(4, count - at);
+    if (byte >> 2 * used !== 0) throw malformed("an affinity has no column");
+    for (let i = 0; i < used; i++) affinities += AFFINITIES[byte >> 2 * i & 3];
+  }
+  return affinities;
 }
 
 function readValues(from: ByteReader, count: number): SqlValue[] {

@@ -146,7 +146,15 @@ test("a reader that takes one large row at a time has not several read each time
     };
     return { ...statement, all };
   };
-  const shape = { table: "t", columns: ["id"], key: [0], fingerprint: "", collations: [], filled: new Map() };
+  const shape = {
+    table: "t",
+    columns: ["id"],
+    key: [0],
+    fingerprint: "",
+    affinities: "N",
+    collations: [],
+    filled: new Map(),
+  };
   const log = new ChangeLog({ ...db, prepare } as Database, shape, "UTF-8");
   for (let seq = 0; seq < 40; seq++) {
     const [change] = log.read(seq, 40, 40);
@@ -159,7 +167,15 @@ test("a reader that takes one large row at a time has not several read each time
 test("entries are deleted by their numbers, neighbours or not, in any order, and no others", () => {
   const db = openDatabase(":memory:");
   db.exec("CREATE TABLE __marmot__t_change_log(seq INTEGER PRIMARY KEY, op, stamp, val_id)");
-  const shape = { table: "t", columns: ["id"], key: [0], fingerprint: "", collations: [], filled: new Map() };
+  const shape = {
+    table: "t",
+    columns: ["id"],
+    key: [0],
+    fingerprint: "",
+    affinities: "N",
+    collations: [],
+    filled: new Map(),
+  };
   const log = new ChangeLog(db, shape, "UTF-8");
   for (const seqs of [[5], [2, 3, 4, 5, 6, 7, 8, 9], [9, 1, 5], [10, 2, 4, 3], [1, 2, 3, 4, 7, 8, 9, 10]]) {
     db.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10)

@@ -61,7 +61,8 @@ const SAMPLES: readonly SqlValue[] = [
 function tableOf(values: readonly SqlValue[], changes?: readonly Change[]): TableChanges {
   const columns = values.map((_, index) => `column ${index}`);
   const insert: Change = { op: OP_INSERT, seq: 1, stamp: -1n, values };
-  return { table: "t", columns, key: [0], fingerprint: FINGERPRINT, changes: changes ?? [insert] };
+  const affinities = "B".repeat(columns.length);
+  return { table: "t", columns, key: [0], fingerprint: FINGERPRINT, affinities, changes: changes ?? [insert] };
 }
 
 const sqlValue: fc.Arbitrary<SqlValue> = fc.oneof(
@@ -95,6 +96,11 @@ const tableChanges: fc.Arbitrary<TableChanges> = fc.array(name, { minLength: 1, 
       columns: fc.constant(columns),
       key: fc.constant(key),
       fingerprint,
+      affinities: fc.array(fc.constantFrom("B", "T", "N", "R"), {
+        minLength: columns.length,
+        maxLength: columns.length,
+      })
+        .map((letters) => letters.join("")),
       changes: fc.array(change(columns.length, key.length), { maxLength: 40 }),
     }, { noNullPrototype: true })
   );
@@ -109,13 +115,14 @@ const smallTables: readonly TableChanges[] = [
     columns: ["id", "größe"],
     key: [0],
     fingerprint: "0123456789abcdef",
+    affinities: "NT",
     changes: [
       { op: OP_INSERT, seq: 1, stamp: 1n, values: [7n, text("ab")] },
       { op: OP_UPDATE, seq: 1000, stamp: -2n, values: [-70_000n, 1.5] },
       { op: OP_DELETE, seq: 999, stamp: 3n, values: [bytes(1, 2)] },
     ],
   },
-  { table: "empty", columns: [], key: [], fingerprint: FINGERPRINT, changes: [] },
+  { table: "empty", columns: [], key: [], fingerprint: FINGERPRINT, affinities: "", changes: [] },
 ];
 const largeTables = [tableOf(
   [null],
@@ -216,6 +223,8 @@ test("what SQLite can't hold, or the contract excludes, is refused when it is en
     encode({ seq: 1.5 }),
     encode({ stamp: 2n ** 63n }),
     encode({}, { fingerprint: "ABC" }),
+    encode({}, { affinities: "" }),
+    encode({}, { affinities: "X" }),
     encode({}, { key: [1] }),
     encode({}, { table: "\ud800" }),
     encode({}, { table: "x".repeat(1_000_001) }),
@@ -228,9 +237,9 @@ test("what SQLite can't hold, or the contract excludes, is refused when it is en
 test("the format of a message is the one of version 1", () => {
   const message = { ...header, frame: encodeFrame(smallTables) };
   const golden =
-    "01b01468510100112233445566778899aabbccddeefff1e2d3c4b5a6978803ac02959aef3a0101561601030602050f6f7264" +
-    "65727369646772c3b6c39f650100efcdab896745230103000000110100000000000000a73efeffffffffffffff7103000000" +
-    "0000000001010505656d70747900ff000000000000000000000000974261620490eefeff09000000000000f83f0b020102";
+    "017ac924280100112233445566778899aabbccddeefff1e2d3c4b5a6978803ac02959aef3a0101571601030602050f6f7264" +
+    "65727369646772c3b6c39f650100efcdab89674523010603000000110100000000000000a73efeffffffffffffff71030000" +
+    "000000000001010505656d70747900ff000000000000000000000000974261620490eefeff09000000000000f83f0b020102";
   assert.equal(Buffer.from(encodeMessage(message)).toString("hex"), golden);
   assert.deepStrictEqual(decodeFrame(decodeMessage(Buffer.from(golden, "hex")).frame), smallTables);
 });

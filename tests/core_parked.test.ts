@@ -56,7 +56,7 @@ test("later changes wait behind those that are parked, also after a lock undid a
 
 test("a parked table that has its schema, and refuses a row, says why", async () => {
   const other = "CREATE TABLE t(id INTEGER PRIMARY KEY, v ANY) STRICT";
-  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v ANY, c ANY) STRICT", { other });
+  await using pair = await corePair("CREATE TABLE t(id INTEGER PRIMARY KEY, v, c INTEGER)", { other });
   const { a, b } = pair;
   a.run("INSERT INTO t VALUES (1, 'x', 'text')");
   await pair.converged();

@@ -22,7 +22,10 @@ test("a database that an older Marmot wrote can be cloned, and started again", a
   const started = (dbPath: string) =>
     startNode({ dbPath, connect: () => Promise.resolve(memoryBroker(stream)), runtime });
   await (await started(from)).stop();
-  app.exec("ALTER TABLE __marmot__tables DROP COLUMN home; ALTER TABLE __marmot__columns DROP COLUMN filled_to");
+  for (const [table, column] of [["tables", "home"], ["columns", "filled_to"], ["columns", "affinities"]]) {
+    app.exec(`ALTER TABLE __marmot__${table} DROP COLUMN ${column}`);
+  }
+  app.exec("UPDATE __marmot__tables SET shape = json_remove(shape, '$.affinities')");
   await cloneDatabase({ from, to, log: SILENT, clock: runtime.clock, signal });
   const clone = new DatabaseSync(to);
   for (const [path, writer] of [[from, app], [to, clone]] as const) {

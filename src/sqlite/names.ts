@@ -1,6 +1,7 @@
-/** Remembers every table, column and fingerprint this node ever had: a change for a name it once had is no mystery. */
-import type { TableShape } from "../change.ts";
+/** Remembers every table, column, affinity and fingerprint this node ever had: a change for a name it once had is no mystery. */
+import { NO_AFFINITY, type TableShape } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
+import { typeOf } from "./affinity.ts";
 import { LazyStatement } from "./lazy_statement.ts";
 import { COLUMNS, FINGERPRINTS, TABLES_TABLE } from "./own_tables.ts";
 import { fold, id, knownCollate } from "./quote.ts";
@@ -9,6 +10,7 @@ import { logName, valueColumn } from "./triggers.ts";
 
 /** Rows that tell what a migration gave to a new column: looked at under the write lock, so not all of a large table */
 const FILL_SAMPLE_ROWS = 1_000;
+const GIVEN = "temp.marmot_default";
 
 export type TableState = "captured" | "excluded" | "dropped" | "renamed";
 
@@ -29,6 +31,8 @@ export class Names {
   private readonly fingerprints = new Map<string, Set<string>>();
   /** folded table → folded column → the last of the entries that were made without it, while some are there */
   private readonly filled = new Map<string, Map<string, number>>();
+  /** folded table → folded column → all it has and had */
+  private readonly affinities = new Map<string, Map<string, string>>();
 
   private readonly insertTable: Statement;
   private readonly insertColumn: Statement;
@@ -56,15 +60,16 @@ export class Names {
         name: String(name),
         state: String(state) as TableState,
         renamedTo: renamedTo === null ? null : String(renamedTo),
-        shape: shape === null ? null : JSON.parse(String(shape)),
+        shape: shape === null ? null : readShape(String(shape)),
         // a database that an older Marmot wrote has none
         home: String(home ?? name),
       });
     }
-    const columns = db.prepare(`SELECT table_name, name, renamed_to, filled_to FROM ${COLUMNS}`).all();
-    for (const [table, name, renamedTo, filledTo] of columns) {
+    const columns = db.prepare(`SELECT table_name, name, renamed_to, filled_to, affinities FROM ${COLUMNS}`).all();
+    for (const [table, name, renamedTo, filledTo, affinities] of columns) {
       names.columnsOf(String(table)).set(String(name), renamedTo === null ? null : String(renamedTo));
       if (filledTo !== null) names.filledOf(String(table)).set(String(name), Number(filledTo));
+      if (affinities !== null) names.affinitiesOf(String(table)).set(String(name), String(affinities));
     }
     for (const [table, fingerprint] of db.prepare(`SELECT table_name, fingerprint FROM ${FINGERPRINTS}`).all()) {
       names.fingerprintsOf(String(table)).add(String(fingerprint));
@@ -112,6 +117,11 @@ export class Names {
     return this.fingerprintsOf(table).has(fingerprint);
   }
 
+  /** All that a column has and had. */
+  affinitiesHad(table: string, column: string): string {
+    return this.affinitiesOf(table).get(fold(column)) ?? "";
+  }
+
   /** Remembers a captured table as it is now; writes only what is new. */
   rememberCaptured(table: Table): void {
     const shape = {
@@ -119,6 +129,7 @@ export class Names {
       columns: [...table.columns],
       key: [...table.keyIndexes],
       fingerprint: table.fingerprint,
+      affinities: table.affinities,
       collations: [...table.collations],
     };
     const before = this.tables.get(fold(table.name));
@@ -127,14 +138,24 @@ export class Names {
     const columns = this.columnsOf(table.name);
     const grown = columns.size > 0;
     for (const [place, column] of table.columns.entries()) {
-      if (columns.get(fold(column)) === null) continue;
-      this.putColumn(table.name, column, null);
-      if (grown) this.rememberFill(table, place);
+      if (columns.get(fold(column)) !== null) {
+        this.putColumn(table.name, column, null);
+        if (grown) this.rememberFill(table, place);
+      }
+      this.rememberAffinity(table.name, column, table.affinities[place]!);
     }
     if (!this.hadFingerprint(table.name, table.fingerprint)) {
       this.fingerprintsOf(table.name).add(table.fingerprint);
       this.insertFingerprint.run(fold(table.name), table.fingerprint);
     }
+  }
+
+  private rememberAffinity(table: string, column: string, affinity: string): void {
+    const had = this.affinitiesHad(table, column);
+    if (had.includes(affinity)) return;
+    this.affinitiesOf(table).set(fold(column), had + affinity);
+    const sql = `UPDATE ${COLUMNS} SET affinities = ? WHERE table_name = ? AND name = ?`;
+    this.db.prepare(sql).run(had + affinity, fold(table), fold(column));
   }
 
   /**
@@ -216,14 +237,16 @@ export class Names {
     this.insertColumn.run(fold(table), fold(column), renamedTo);
   }
 
-  /** Under another name, a column is filled as before. */
+  /** Under another name, a column is filled as before, and has had the types it had. */
   private inheritColumn(then: readonly string[], now: readonly string[], renamedTo: string | null): void {
     this.putColumn(now[0]!, now[1]!, renamedTo);
-    const fill = `SELECT fill, filled_to FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
-    const sql = `UPDATE ${COLUMNS} SET (fill, filled_to) = (${fill}) WHERE table_name = ? AND name = ?`;
+    const what = "fill, filled_to, affinities";
+    const before = `SELECT ${what} FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
+    const sql = `UPDATE ${COLUMNS} SET (${what}) = (${before}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(...[...then, ...now].map(fold));
     const filledTo = this.filledOf(then[0]!).get(fold(then[1]!));
     if (filledTo !== undefined) this.filledOf(now[0]!).set(fold(now[1]!), filledTo);
+    this.affinitiesOf(now[0]!).set(fold(now[1]!), this.affinitiesHad(then[0]!, then[1]!));
   }
 
   /**
@@ -231,7 +254,7 @@ export class Names {
    * no DEFAULT, or loses it in a rebuild. Values that differ, or that of a single row, may be made of something else: only
    * a column that must have a value gets the most frequent one then. What the application wrote since has entries.
    */
-  private rememberFill({ name, columns, key, collations, zeros, defaults }: Table, place: number): void {
+  private rememberFill({ name, columns, key, collations, zeros, defaults, affinities }: Table, place: number): void {
     // as values only: a collation may be known to the application alone
     const column = `${id(columns[place]!)} COLLATE BINARY AS v`;
     const keyOfRow = key.map((part, i) => id(part) + knownCollate(collations[i]!));
@@ -241,10 +264,17 @@ export class Names {
     const migrated = `(SELECT ${column} FROM main.${id(name)} WHERE (${keyOfRow}) NOT IN (${logged})
       LIMIT ${FILL_SAMPLE_ROWS})`;
     const most = `SELECT v FROM ${some} GROUP BY v ORDER BY count(*) DESC LIMIT 1`;
-    const only = defaults[place] !== "NULL" ? `SELECT ${defaults[place]}` : `SELECT min(v) FROM ${migrated}
+    const isGiven = defaults[place] !== "NULL";
+    // as the column stores it: under the type of a later migration it may become something else
+    const type = typeOf(affinities[place]!);
+    if (isGiven) {
+      this.db.exec(`CREATE TEMP TABLE ${GIVEN}(v ${type}); INSERT INTO ${GIVEN} VALUES (${defaults[place]})`);
+    }
+    const only = isGiven ? `SELECT v FROM ${GIVEN}` : `SELECT min(v) FROM ${migrated}
       HAVING count(*) > 1 AND count(*) = count(v) AND min(v) IS max(v)`;
     const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(fold(name), fold(columns[place]!));
+    if (isGiven) this.db.exec(`DROP TABLE ${GIVEN}`);
   }
 
   /** Folded column → the last entry that was made without it. */
@@ -256,9 +286,19 @@ export class Names {
     return entryOf(this.columns, fold(table), () => new Map<string, string | null>());
   }
 
+  private affinitiesOf(table: string): Map<string, string> {
+    return entryOf(this.affinities, fold(table), () => new Map<string, string>());
+  }
+
   private fingerprintsOf(table: string): Set<string> {
     return entryOf(this.fingerprints, fold(table), () => new Set<string>());
   }
+}
+
+/** One that an older Marmot wrote has no affinities; those of a table that is there are known again at once. */
+function readShape(json: string): NonNullable<KnownTable["shape"]> {
+  const shape = JSON.parse(json);
+  return { affinities: NO_AFFINITY.repeat(shape.columns.length), ...shape };
 }
 
 function entryOf<K, V>(map: Map<K, V>, key: K, make: () => V): V {

@@ -23,10 +23,10 @@ const TABLES: Record<string, string> = {
   tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT, home TEXT) WITHOUT ROWID",
   /**
    * every column a captured table ever had; `fill` is what a migration here gave to most rows in it; entries up to `filled_to`
-   * were made before it was there
+   * were made before it was there; `affinities` are all that it ever had
    */
   columns:
-    "(table_name TEXT, name TEXT, renamed_to TEXT, fill, filled_to INTEGER, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
+    "(table_name TEXT, name TEXT, renamed_to TEXT, fill, filled_to INTEGER, affinities TEXT, PRIMARY KEY (table_name, name)) WITHOUT ROWID",
   /** every fingerprint a captured table ever had */
   fingerprints: "(table_name TEXT, fingerprint TEXT, PRIMARY KEY (table_name, fingerprint)) WITHOUT ROWID",
 };
@@ -44,6 +44,7 @@ export const FINGERPRINTS = `"${PREFIX}fingerprints"`;
 const ADDED: readonly (readonly [table: string, column: string, type: string])[] = [
   ["tables", "home", "TEXT"],
   ["columns", "filled_to", "INTEGER"],
+  ["columns", "affinities", "TEXT"],
 ];
 
 /** Gives the tables that are there the columns of today. */

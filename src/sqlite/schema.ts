@@ -1,6 +1,8 @@
 /** Reads the schema of the application's database: what can be captured, and why the rest can't. */
 import { createHash } from "node:crypto";
+import { NO_AFFINITY } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
+import { affinityOf } from "./affinity.ts";
 import { sqliteProblem } from "./connection.ts";
 import { generatedExpressions, readIndexSql, withoutComments } from "./index_sql.ts";
 import { fold, id, text } from "./quote.ts";
@@ -30,6 +32,8 @@ export interface Table {
   readonly name: string;
   /** columns that travel, in declared order: not the generated ones */
   readonly columns: readonly string[];
+  /** of each of `columns`: see TableShape */
+  readonly affinities: string;
   readonly generated: readonly string[];
   /** SQL of each column's DEFAULT, "NULL" where it has none, or only the application can compute it */
   readonly defaults: readonly string[];
@@ -107,6 +111,7 @@ interface TableRow {
   name: string;
   type: string;
   withoutRowid: boolean;
+  strict: boolean;
   columns: ColumnRow[];
   indexes: IndexRow[];
   cascades: boolean;
@@ -185,12 +190,13 @@ function strangeTables(db: Database, rows: readonly TableRow[], sqlOf: Map<strin
 function readTables(db: Database): TableRow[] {
   const rows = new Map<string, TableRow>();
   const list =
-    `SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'`;
-  for (const [name, type, withoutRowid] of db.prepare(list).all()) {
+    `SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'`;
+  for (const [name, type, withoutRowid, strict] of db.prepare(list).all()) {
     rows.set(String(name), {
       name: String(name),
       type: String(type),
       withoutRowid: Number(withoutRowid) === 1,
+      strict: Number(strict) === 1,
       columns: [],
       indexes: [],
       cascades: false,
@@ -261,10 +267,12 @@ function describe(db: Database, row: TableRow, sqlOf: Map<string, string>): Tabl
   const sql = sqlOf.get(`table ${fold(row.name)}`) ?? "";
   const plain = withoutComments(sql);
   const isUnique = uniqueColumns(uniques, new Set(columns.map(id)), plain);
-  const zeros = travelling.map((column) => isUnique(column.name) ? null : zeroOf(column));
+  const affinities = travelling.map(({ type }) => affinityOf(type, row.strict)).join("");
+  const zeros = travelling.map((column, place) => isUnique(column.name) ? null : zeroOf(column, affinities[place]!));
   return {
     name: row.name,
     columns,
+    affinities: byRowid ? `N${affinities}` : affinities,
     generated: row.columns.filter((column) => column.hidden !== 0).map((column) => column.name),
     defaults: byRowid ? ["NULL", ...defaults] : defaults,
     zeros: byRowid ? [null, ...zeros] : zeros,
@@ -324,12 +332,11 @@ function uniqueColumns(
 }
 
 /** None where it has a DEFAULT, or is in the key or in a UNIQUE value: rows would take each other's place. */
-function zeroOf({ type, notNull, defaultSql, keyPlace }: ColumnRow): string | null {
+function zeroOf({ notNull, defaultSql, keyPlace }: ColumnRow, affinity: string): string | null {
   if (defaultSql !== null || keyPlace > 0) return null;
   if (!notNull) return "NULL";
-  if (/INT/i.test(type)) return "0";
-  if (/CHAR|CLOB|TEXT/i.test(type)) return "''";
-  return /BLOB/i.test(type) || type === "" ? "x''" : "0";
+  if (affinity === "T") return "''";
+  return affinity === NO_AFFINITY ? "x''" : "0";
 }
 
 /** A name for the rowid that no column of the table hides. */

@@ -2,6 +2,7 @@
 import type { TableShape } from "../change.ts";
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
+import { storesAlike } from "./affinity.ts";
 import { ChangeLog } from "./change_log.ts";
 import { sqliteProblem } from "./connection.ts";
 import type { Installed } from "./install.ts";
@@ -59,6 +60,7 @@ export class Targets {
         columns: table.columns,
         key: table.keyIndexes,
         fingerprint: table.fingerprint,
+        affinities: table.affinities,
       };
       this.logs.set(
         name,
@@ -83,7 +85,7 @@ export class Targets {
    * @param outlived the origin has had a schema that is known here since: a fingerprint in between is not waited for
    */
   of(shape: TableShape, outlived = false): Target {
-    const key = `${outlived}\n${shape.table}\n${shape.fingerprint}\n${shape.columns.join("\n")}`;
+    const key = `${outlived}\n${shape.table}\n${shape.fingerprint}\n${shape.affinities}\n${shape.columns.join("\n")}`;
     let target = this.targets.get(key);
     if (target === undefined) this.targets.set(key, target = this.find(shape, outlived));
     return target;
@@ -123,9 +125,14 @@ export class Targets {
       const now = this.installed.names.currentColumn(table.name, name, present);
       if (now === undefined) return `this node has no column ${name}`;
       if (now === null) continue;
-      columns.push(byName.get(now)!);
+      const column = byName.get(now)!;
+      const had = this.installed.names.affinitiesHad(table.name, now);
+      if (!storesAlike(shape.affinities[place]!, table.affinities[column]!, had)) {
+        return `its column ${name} has another type at the origin`;
+      }
+      columns.push(column);
       places.push(place);
-      placeOf.set(byName.get(now)!, place);
+      placeOf.set(column, place);
     }
     const upsertKey = table.keyIndexes.map((column) => placeOf.get(column) ?? -1);
     const deleteKey = upsertKey.map((place) => shape.key.indexOf(place));

@@ -107,6 +107,33 @@ test("changes made on one node while the other rebuilds the table arrive after i
   ]]);
 });
 
+test("a column that gets another type on one node after the other keeps what both write meanwhile", async (cluster) => {
+  const { a, b, nodes, schema, converged, captured } = cluster;
+  await schema("CREATE TABLE retyped(id INTEGER PRIMARY KEY, code INTEGER)");
+  await a.app.script("INSERT INTO retyped VALUES (1, 1), (2, 2), (3, 3)");
+  await converged();
+  const rebuild = `BEGIN IMMEDIATE; CREATE TABLE new__retyped(id INTEGER PRIMARY KEY, code TEXT);
+    INSERT INTO new__retyped SELECT * FROM retyped; DROP TABLE retyped; ALTER TABLE new__retyped RENAME TO retyped; COMMIT`;
+  await a.app.script(rebuild);
+  await captured(["retyped"], [a]);
+  await b.app.script("UPDATE retyped SET code = '0020' WHERE id = 2; INSERT INTO retyped VALUES (5, '0050')");
+  await until("b's changes arrive", async () => await a.app.value("SELECT code FROM retyped WHERE id = 5") === "50", {
+    nodes,
+  });
+  await a.app.script("UPDATE retyped SET code = '007' WHERE id = 1; INSERT INTO retyped VALUES (4, '1e3')");
+  await until("a's are parked at b", async () => (await b.app.facts()).parked > 0, { nodes });
+  await b.app.script("UPDATE retyped SET code = '0030' WHERE id = 3");
+  await b.app.script(rebuild);
+  await converged();
+  assert.deepEqual(await b.app.run("SELECT * FROM retyped ORDER BY id"), [
+    [1, "007"],
+    [2, "20"],
+    [3, "30"],
+    [4, "1e3"],
+    [5, "50"],
+  ]);
+});
+
 test("a rebuild that changes the key or a unique constraint waits until all nodes have it", async (cluster) => {
   const { a, b, nodes, schema, converged, captured } = cluster;
   await schema("CREATE TABLE rekeyed(id INTEGER PRIMARY KEY, name TEXT)");

@@ -3,13 +3,14 @@
  * first, so that it does not matter which of their names a message has. What nobody has said of a column is not looked at:
  * migrations and defaults give it a value on each node.
  */
+import { DatabaseSync } from "node:sqlite";
 import { tableOfLog } from "../../src/sqlite/triggers.ts";
 import type { Stored } from "./cluster_broker.ts";
 import type { Entries, Entry } from "./entries.ts";
 import type { NodeFile } from "./file.ts";
 import type { StreamLaw } from "./law.ts";
 import { literalOf } from "./literals.ts";
-import type { Migrations } from "./migrations.ts";
+import type { Column, Migrations } from "./migrations.ts";
 import { isTakenUp } from "./operator.ts";
 import { Violation } from "./violation.ts";
 
@@ -41,10 +42,30 @@ class FirstNames {
   }
 }
 
+/** What columns make of a value: SQLite itself is asked. */
+class Types {
+  private readonly db = new DatabaseSync(":memory:");
+  private readonly known = new Map<string, string>();
+
+  /** The literal of what a column of a type stores. */
+  stored(literal: string, type: string): string {
+    const name = `${type} ${literal}`;
+    let stored = this.known.get(name);
+    if (stored === undefined) {
+      this.db.exec(`CREATE TABLE t(v ${type}); INSERT INTO t VALUES (${literal})`);
+      stored = String(this.db.prepare(`SELECT ${literalOf("v")} AS v FROM t`).get()!.v);
+      this.db.exec("DROP TABLE t");
+      this.known.set(name, stored);
+    }
+    return stored;
+  }
+}
+
 /** The law for one node. */
 export class ChangingLaw {
   private readonly names: FirstNames;
   private readonly tables = new Map<string, Rows>();
+  private readonly types = new Types();
   private at: (Stored | undefined)[] = [];
   /** what Marmot has taken up already */
   private takenUp: { readonly reader: unknown; readonly schema: string } | undefined;
@@ -58,7 +79,7 @@ export class ChangingLaw {
   ) {
     this.names = new FirstNames(migrations);
     const tables = migrations.tables.flatMap((tables) => [...tables]);
-    const unique = tables.filter(([, columns]) => [...columns.values()].includes(true));
+    const unique = tables.filter(([, columns]) => [...columns.values()].some((column) => column.unique));
     this.displacing = new Set(unique.map(([name]) => this.names.table(name)));
   }
 
@@ -78,7 +99,7 @@ export class ChangingLaw {
     for (const [table, columns] of this.migrations.tables[changes]!) {
       const first = this.names.table(table);
       if (behind.has(first) || this.displacing.has(first)) continue;
-      this.compare(file, table, [...columns.keys()]);
+      this.compare(file, table, columns);
     }
     return true;
   }
@@ -126,9 +147,9 @@ export class ChangingLaw {
     columns.forEach((column, place) => row.set(this.names.column(column), values[place]!));
   }
 
-  private compare(file: NodeFile, table: string, columns: readonly string[]): void {
+  private compare(file: NodeFile, table: string, columns: ReadonlyMap<string, Column>): void {
     const wanted = this.withPending(file, table);
-    const select = ["id", ...columns].map((column) => literalOf(id(column))).join(", ");
+    const select = ["id", ...columns.keys()].map((column) => literalOf(id(column))).join(", ");
     const found = new Map(
       file.rows(`SELECT ${select} FROM ${id(table)}`).map((row) => {
         const [key, ...values] = row.map(String);
@@ -139,9 +160,11 @@ export class ChangingLaw {
     for (const [key, row] of wanted) {
       const values = found.get(key);
       if (values === undefined) throw wrong(file, table, `missing row ${key}`);
-      for (const [place, column] of columns.entries()) {
-        const value = row.get(this.names.column(column));
-        if (value === undefined || value === values[place]) continue;
+      for (const [place, [column, { type }]] of [...columns].entries()) {
+        const said = row.get(this.names.column(column));
+        if (said === undefined) continue;
+        const value = this.types.stored(said, type);
+        if (value === values[place]) continue;
         throw wrong(file, table, `row ${key}: ${column} is ${values[place]}, not ${value}`);
       }
     }

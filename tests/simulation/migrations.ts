@@ -1,8 +1,16 @@
 /** Changes of a schema, drawn one after the other: every node makes all of them, in this order, each at a time of its own. */
 import type { Random } from "../support/random.ts";
 
-/** Tables, and their columns besides id: name → whether it must be unique */
-export type Tables = ReadonlyMap<string, ReadonlyMap<string, boolean>>;
+export interface Column {
+  readonly unique: boolean;
+  readonly type: string;
+  /** its type was another one: it gets no third, since a node may be only one behind (docs/DESIGN.md, Another type of a column) */
+  readonly retyped: boolean;
+}
+
+/** Tables, and their columns besides id */
+export type Tables = ReadonlyMap<string, ReadonlyMap<string, Column>>;
+type Columns = Map<string, Column>;
 
 export interface Migrations {
   /** what every file begins with */
@@ -15,20 +23,25 @@ export interface Migrations {
 }
 
 const NAMES = ["order", "a b", "x-y", "Ünï", "it's", "select", "n", "V", "(", "🐟", "a.b", "val_n"];
+/** A column that has one of them and gets another gets the next one. */
+const TYPES = ["", "TEXT", "INTEGER", "BLOB", "REAL", "DATETIME"];
+/** What a column of one type stores as it is, and one of another changes */
+const ODD = ["'007'", "1.5", "'1e3'", "7.0", "'x'", "X'37'", "'-1.50'", "NULL"];
 const id = (name: string) => `"${name}"`;
+const columnOf = (type: string): Column => ({ unique: false, type, retyped: false });
 
 /** @param uniques may a column become UNIQUE? */
 export function drawMigrations(random: Random, uniques: boolean): Migrations {
   const renames = random.below(2) === 0;
   const draw = new Draw(random, renames, uniques);
-  const tables: Tables[] = [new Map([["t", new Map([["v", false]])]])];
+  const tables: Tables[] = [new Map([["t", new Map([["v", columnOf("INTEGER")]])]])];
   const later: string[] = [];
   for (let i = 2 + random.below(5); i > 0; i--) {
     const next = new Map([...tables.at(-1)!].map(([name, columns]) => [name, new Map(columns)]));
     later.push(draw.change(next));
     tables.push(next);
   }
-  return { sql: ["CREATE TABLE t(id INTEGER PRIMARY KEY, v)"], later, tables, renames };
+  return { sql: ["CREATE TABLE t(id INTEGER PRIMARY KEY, v INTEGER)"], later, tables, renames };
 }
 
 class Draw {
@@ -41,7 +54,7 @@ class Draw {
   }
 
   /** Changes `tables`. @returns the SQL that does it */
-  change(tables: Map<string, Map<string, boolean>>): string {
+  change(tables: Map<string, Columns>): string {
     const { random } = this;
     const table = random.pick([...tables.keys()]);
     const columns = tables.get(table)!;
@@ -52,7 +65,7 @@ class Draw {
     if (x === 2 && column !== undefined) return this.renameColumn(columns, table, column);
     if (x === 3) return this.rebuild(tables, table, columns);
     if (x === 4 && column !== undefined && this.uniques) return this.addIndex(columns, table, column);
-    if (x === 5 && column !== undefined && !columns.get(column)) return this.dropColumn(columns, table, column);
+    if (x === 5 && column !== undefined && !columns.get(column)!.unique) return this.dropColumn(columns, table, column);
     if (x === 6 && tables.size > 1) {
       tables.delete(table);
       return `DROP TABLE ${id(table)}`;
@@ -64,48 +77,64 @@ class Draw {
     return `${this.random.pick(NAMES)}${++this.count}`;
   }
 
-  private addColumn(columns: Map<string, boolean>, table: string): string {
+  private addColumn(columns: Columns, table: string): string {
     const column = this.name();
-    columns.set(column, false);
-    const rest = this.random.pick(["", " DEFAULT 7", " NOT NULL DEFAULT 'none'", " TEXT DEFAULT NULL"]);
-    return `ALTER TABLE ${id(table)} ADD COLUMN ${id(column)}${rest}`;
+    const rest = this.random.pick(["", " DEFAULT 7", " NOT NULL DEFAULT 'none'", " DEFAULT NULL"]);
+    const type = TYPES[this.count % TYPES.length]!;
+    columns.set(column, columnOf(type));
+    return `ALTER TABLE ${id(table)} ADD COLUMN ${id(column)} ${type}${rest}`;
   }
 
-  private create(tables: Map<string, Map<string, boolean>>): string {
+  private create(tables: Map<string, Columns>): string {
     const [table, column] = [this.name(), this.name()];
-    tables.set(table, new Map([[column, false]]));
-    return `CREATE TABLE ${id(table)}(id INTEGER PRIMARY KEY, ${id(column)})`;
+    tables.set(table, new Map([[column, columnOf("TEXT")]]));
+    return `CREATE TABLE ${id(table)}(id INTEGER PRIMARY KEY, ${id(column)} TEXT)`;
   }
 
-  private renameTable(tables: Map<string, Map<string, boolean>>, table: string): string {
+  private renameTable(tables: Map<string, Columns>, table: string): string {
     const now = this.name();
     tables.set(now, tables.get(table)!);
     tables.delete(table);
     return `ALTER TABLE ${id(table)} RENAME TO ${id(now)}`;
   }
 
-  private renameColumn(columns: Map<string, boolean>, table: string, column: string): string {
+  private renameColumn(columns: Columns, table: string, column: string): string {
     const now = this.name();
     columns.set(now, columns.get(column)!);
     columns.delete(column);
     return `ALTER TABLE ${id(table)} RENAME COLUMN ${id(column)} TO ${id(now)}`;
   }
 
-  /** As frameworks do it: a new table, its rows copied, under the old name. Columns are dropped, and one is new. */
-  private rebuild(tables: Map<string, Map<string, boolean>>, table: string, columns: Map<string, boolean>): string {
-    const kept = [...columns].filter(([, unique]) => unique || this.random.below(3) > 0);
-    const added = this.name();
+  /**
+   * As frameworks do it: a new table, its rows copied, under the old name. Columns are dropped, and get another type or a new
+   * one beside them, for which nodes that have not migrated would wait anyway.
+   */
+  private rebuild(tables: Map<string, Columns>, table: string, columns: Columns): string {
+    const kept = [...columns].flatMap(([name, column]): [string, Column][] => {
+      const x = column.unique ? 1 : this.random.below(3);
+      if (x === 0) return [];
+      return [[name, x === 1 || column.retyped ? column : this.retype(column)]];
+    });
+    const name = this.name();
+    const retyped = kept.some(([name, { type }]) => columns.get(name)!.type !== type);
+    const added: Columns = new Map(retyped ? [] : [[name, columnOf("")]]);
     const names = ["id", ...kept.map(([name]) => id(name))].join(", ");
-    const declared = kept.map(([name, unique]) => `, ${id(name)}${unique ? " UNIQUE" : ""}`).join("");
+    const declared = kept.map(([name, { unique, type }]) => `, ${id(name)} ${type}${unique ? " UNIQUE" : ""}`).join("");
     const copy = id(`new__${table}`);
-    tables.set(table, new Map([[added, false], ...kept]));
-    return `BEGIN IMMEDIATE; CREATE TABLE ${copy}(id INTEGER PRIMARY KEY, ${id(added)} DEFAULT 3${declared});
+    tables.set(table, new Map([...added, ...kept]));
+    const more = retyped ? "" : `, ${id(name)} DEFAULT 3`;
+    return `BEGIN IMMEDIATE; CREATE TABLE ${copy}(id INTEGER PRIMARY KEY${more}${declared});
       INSERT INTO ${copy}(${names}) SELECT ${names} FROM ${id(table)}; DROP TABLE ${id(table)};
       ALTER TABLE ${copy} RENAME TO ${id(table)}; COMMIT`;
   }
 
+  private retype(column: Column): Column {
+    const type = TYPES[(TYPES.indexOf(column.type) + 1 + this.count % (TYPES.length - 1)) % TYPES.length]!;
+    return { ...column, type, retyped: true };
+  }
+
   /** SQLite drops no column that Marmot's triggers name. */
-  private dropColumn(columns: Map<string, boolean>, table: string, column: string): string {
+  private dropColumn(columns: Columns, table: string, column: string): string {
     columns.delete(column);
     const triggers = ["insert", "update", "key", "delete"].map((kind) =>
       `DROP TRIGGER IF EXISTS ${id(`__marmot__${table}_${kind}`)}`
@@ -113,8 +142,8 @@ class Draw {
     return `BEGIN IMMEDIATE; ${triggers.join("; ")}; ALTER TABLE ${id(table)} DROP COLUMN ${id(column)}; COMMIT`;
   }
 
-  private addIndex(columns: Map<string, boolean>, table: string, column: string): string {
-    columns.set(column, true);
+  private addIndex(columns: Columns, table: string, column: string): string {
+    columns.set(column, { ...columns.get(column)!, unique: true });
     return `BEGIN IMMEDIATE; UPDATE ${id(table)} SET ${id(column)} = 'u' || id;
       CREATE UNIQUE INDEX ${id(this.name())} ON ${id(table)}(${id(column)}); COMMIT`;
   }
@@ -124,16 +153,20 @@ class Draw {
 export function migratingStatement(tables: Tables, row: number, random: Random): string {
   const table = random.pick([...tables.keys()]);
   const columns = [...tables.get(table)!];
-  const value = (unique: boolean) => unique ? `'u' || ${row}` : String(random.below(100));
+  const value = ({ unique }: Column) => unique ? `'u' || ${row}` : valueOf(random.below(100));
   const x = random.below(5);
   if (x === 0) return `DELETE FROM ${id(table)} WHERE id = ${row}`;
   if (x < 3 && columns.length > 0) {
-    const [column, unique] = random.pick(columns);
-    return `UPDATE ${id(table)} SET ${id(column)} = ${value(unique)} WHERE id = ${row}`;
+    const [name, column] = random.pick(columns);
+    return `UPDATE ${id(table)} SET ${id(name)} = ${value(column)} WHERE id = ${row}`;
   }
   const names = ["id", ...columns.map(([name]) => id(name))].join(", ");
-  const values = [row, ...columns.map(([, unique]) => value(unique))].join(", ");
+  const values = [row, ...columns.map(([, column]) => value(column))].join(", ");
   return `REPLACE INTO ${id(table)}(${names}) VALUES (${values})`;
+}
+
+function valueOf(number: number): string {
+  return number < 50 ? String(number) : ODD[number % ODD.length]!;
 }
 
 /** The table that is without Marmot's triggers after a change. */

@@ -29,9 +29,10 @@ export function isTakenUp(file: NodeFile, migrations: Migrations, changes: numbe
       return [fold(String(name)), JSON.parse(String(shape))];
     }),
   );
-  return [...tables.get(changes)!].every(([name, { fingerprint, columns }]) => {
+  return [...tables.get(changes)!].every(([name, { fingerprint, affinities, columns }]) => {
     const shape = known.get(name);
-    return shape?.fingerprint === fingerprint && String(shape.columns) === String(columns);
+    return shape?.fingerprint === fingerprint && shape.affinities === affinities &&
+      String(shape.columns) === String(columns);
   });
 }
 
