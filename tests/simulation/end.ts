@@ -102,26 +102,31 @@ function nothingLost(world: World, nodes: readonly SimulatedNode[]): void {
   }
 }
 
-/** No old value of an origin landed over a newer one. */
+/** No old value of an origin landed over a newer one. Of a file that went back what was pending then is published again. */
 function inOrder(world: World): void {
-  if (world.nodes.some(({ wentBack }) => wentBack) || world.setting.later.length > 0) return;
+  const steady = world.nodes.filter(({ wentBack }) => !wentBack);
+  const origins = new Set(
+    steady.map(({ file }) => file.rows("SELECT value FROM __marmot__node WHERE name = 'id'")[0]![0]),
+  );
   const last = new Map<string, number>();
-  eachAccepted(world, (origin, stamp) => {
+  eachAccepted(world, (origin, stamp, stream) => {
+    if (!origins.has(origin)) return;
     const { table, order } = world.entries.of(stamp);
-    if (order <= (last.get(`${origin} ${table}`) ?? -1)) {
+    const of = `${stream} ${origin} ${table}`;
+    if (order <= (last.get(of) ?? -1)) {
       throw new Violation(`an old value of ${table} landed over a newer one of its origin`);
     }
-    last.set(`${origin} ${table}`, order);
+    last.set(of, order);
   });
 }
 
-function eachAccepted(world: World, body: (origin: string, stamp: string) => void): void {
+function eachAccepted(world: World, body: (origin: string, stamp: string, stream: string) => void): void {
   for (const stream of world.broker.streams) {
     const way = [];
     for (let stored = stream.tip; stored !== undefined; stored = stored.before) way.push(stored);
     for (const stored of way.reverse()) {
       const { origin, entries } = world.law.of(stored);
-      for (const { stamp } of entries) body(`${stream.name} ${origin}`, stamp);
+      for (const { stamp } of entries) body(origin, stamp, stream.name);
     }
   }
 }

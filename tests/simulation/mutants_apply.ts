@@ -32,6 +32,22 @@ export const APPLY: readonly Mutant[] = [
     "else log.deleteSeqs(seqs);",
   ),
   mutant(
+    "ack by content",
+    "an earlier process's message acknowledges no entry that says the same under another stamp",
+    "apply",
+    "else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));",
+    `else {
+        const said = ({ op, values }: Change) =>
+          [op, ...values.map((value) => value instanceof Object ? [value.constructor.name, ...("bytes" in value ? value.bytes : value)].join() : typeof value + value)].join(";");
+        const made = new Map([...log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)].map((entry) => [entry.seq, entry]));
+        const sent = decodeFrame(frame).filter((other) => other.table === table).flatMap(({ changes }) => changes);
+        for (const change of sent) {
+          const entry = made.get(change.seq);
+          if (entry !== undefined && (entry.stamp === change.stamp || said(entry) === said(change))) log.deleteIfSame(entry.seq, entry.stamp);
+        }
+      }`,
+  ),
+  mutant(
     "earlier process taken as this one",
     "a batch of an earlier process is applied like a foreign one",
     "apply",

@@ -52,6 +52,20 @@ export const MIGRATIONS: readonly Mutant[] = [
     "return fingerprint === undefined;",
   ),
   mutant(
+    "types not compared",
+    "a change waits where a column never had its origin's type",
+    "sqlite/affinity",
+    "return here === NO_AFFINITY || here === origin || had.includes(origin);",
+    'return here === NO_AFFINITY || origin !== "" || had !== "";',
+  ),
+  mutant(
+    "types not remembered",
+    "a change of a node whose column has a type that it had here is applied",
+    "sqlite/affinity",
+    "had.includes(origin);",
+    "had === origin;",
+  ),
+  mutant(
     "rows move with a rename",
     "rows of a renamed table stay in their streams",
     "sqlite/names",

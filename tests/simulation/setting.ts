@@ -34,7 +34,8 @@ export interface Setting {
 }
 
 const HEADER_BYTES = 62;
-const STREAMS: readonly ("lost" | "purged")[] = ["lost", "purged"];
+type StreamLoss = "lost" | "purged" | "whole";
+const STREAMS: readonly StreamLoss[] = ["lost", "purged"];
 /** How often each is drawn, in 13 */
 const SHARES: Readonly<Record<Kind, number>> = { rows: 6, stream: 2, triggers: 3, schema: 2 };
 const KINDS = (Object.keys(SHARES) as Kind[]).flatMap((kind) => Array.from({ length: SHARES[kind] }, () => kind));
@@ -83,11 +84,15 @@ function drawTables(random: Random, migrations: Migrations | undefined): Trigger
 function drawWeights(kind: Kind, random: Random): Record<string, number> {
   const travels = random.below(3) === 0 ? 4 : 0;
   // purged or with a lost tail, not both: where the message at a cursor is purged, nothing is left to compare
-  const stream = kind === "stream" ? random.pick(STREAMS) : "whole";
+  const drawn = kind === "stream" ? random.pick(STREAMS) : "whole";
+  const kill = random.pick([0, 3, 10]);
+  // of those with other schemas, every third: a node that is cut off has less to be compared
+  const isOther = kill === 10 && (kind === "schema" || kind === "triggers");
+  const stream: StreamLoss = isOther ? (travels > 0 ? "lost" : "purged") : drawn;
   return {
     write: 60,
     hold: 3,
-    kill: random.pick([0, 3, 10]),
+    kill,
     fuse: random.pick([0, 3, 10]),
     start: 15,
     stop: 2,
