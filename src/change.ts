@@ -38,7 +38,7 @@ export interface Change {
   readonly values: readonly SqlValue[];
 }
 
-/** What a column does to the values that it is given; in messages each is its place here. */
+/** What the type of a column does to the values that it is given; in messages each is its place here. */
 export const AFFINITIES = "BTNR";
 /** BLOB, or no type: stores every value as it is. T is TEXT, N is NUMERIC and INTEGER, R is REAL. */
 export const NO_AFFINITY = "B";
@@ -52,8 +52,8 @@ export interface TableShape {
   readonly key: readonly number[];
   /** schema fingerprint: key columns, collations, UNIQUE set; 16 hex digits */
   readonly fingerprint: string;
-  /** one of AFFINITIES for each of `columns` */
-  readonly affinities: string;
+  /** for each of `columns` those of AFFINITIES that it had at the origin, one after the other; "" if they are not known */
+  readonly affinities: readonly string[];
 }
 
 /** Changes of one table, in the order of their entries. */

@@ -1,5 +1,5 @@
 /**
- * A message on the wire, version 1:
+ * A message on the wire, version 2:
  *
  *     version (1 byte) · CRC-32 of all that follows (4 bytes) · flags (1 byte) · origin (16) · nonce (8) ·
  *     epoch, number, base, part (varints) · the frame, or a piece of one
@@ -15,8 +15,9 @@ import { MessageFormatError } from "./errors.ts";
 
 export { decodeFrame, encodeFrame, FrameEncoder, readFrameSeqs, type TableSeqs, unpackedSize } from "./frame_codec.ts";
 
-/** The version of message that this Marmot writes, and the only one it reads. */
-export const MESSAGE_VERSION = 1;
+/** The version of message that this Marmot writes. It reads version 1, too, whose frames say no affinities. */
+export const MESSAGE_VERSION = 2;
+const FIRST_VERSION = 1;
 /** Most bytes that a message has besides its frame. */
 export const MAX_HEADER_BYTES = 62;
 
@@ -53,9 +54,9 @@ export function encodeMessage(message: Message): Uint8Array {
 export function decodeMessage(bytes: Uint8Array): Message {
   const from = new ByteReader(bytes);
   const version = from.byte();
-  if (version !== MESSAGE_VERSION) {
+  if (version < FIRST_VERSION || version > MESSAGE_VERSION) {
     throw new MessageFormatError(
-      `Cannot read a message: it has version ${version}, and this Marmot reads version ${MESSAGE_VERSION}. ` +
+      `Cannot read a message: it has version ${version}, and this Marmot reads version ${FIRST_VERSION} and ${MESSAGE_VERSION}. ` +
         `Upgrade this node.`,
     );
   }

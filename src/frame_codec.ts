@@ -4,8 +4,7 @@
  *     kind (1: values as they are, 2: values in zstd) · bytes of the entries section · bytes of the values section ·
  *     with zstd only: bytes of its compressed form · entries section · values section
  *
- * The entries section holds for each table its name, columns, key, fingerprint, affinities (2 bits for each column), how many
- * changes it has (4 bytes), and
+ * The entries section holds for each table its name, columns, key, fingerprint, affinities, how many changes it has (4 bytes), and
  * for each change op and seq (as the difference from the one before, 1 byte as a rule) and stamp (8 bytes). It is apart
  * from the values, and never compressed (stamps are random), so that an acknowledgement reads nothing else.
  * The values section holds the values of all changes in the same order (value_codec.ts). Row-wise: with zstd behind it, columns
@@ -45,7 +44,9 @@ const DECOMPRESS_CHUNK_BYTES = 1024 * 1024;
 const MAX_HEAD_BYTES = 25;
 const KIND_RAW = 1;
 const KIND_ZSTD = 2;
-const TABLE_FOLLOWS = 1;
+/** as version 1 of a message has it: without affinities */
+const TABLE_WITHOUT_AFFINITIES = 1;
+const TABLE_FOLLOWS = 2;
 const TABLES_END = 0;
 /** least bytes of a change in the entries section: op with seq, stamp */
 const MIN_ENTRY_BYTES = 9;
@@ -169,16 +170,20 @@ function writeShape(out: ByteWriter, shape: TableShape): void {
   writeAffinities(out, shape);
 }
 
-/** Four columns in a byte, the first in its lowest bits. */
+/** 0 if each column has had one, else one more than all and how many each had; four in a byte, the first in its lowest bits. */
 function writeAffinities(out: ByteWriter, { table, columns, affinities }: TableShape): void {
   if (affinities.length !== columns.length) {
-    throw new RangeError(`Cannot encode ${table}: ${affinities.length} affinities of ${columns.length} columns`);
+    throw new RangeError(`Cannot encode ${table}: affinities of ${affinities.length} of ${columns.length} columns`);
   }
-  for (let at = 0; at < affinities.length; at += 4) {
+  const all = affinities.join("");
+  const isOneEach = affinities.every((had) => had.length === 1);
+  out.varint(isOneEach ? 0 : all.length + 1);
+  if (!isOneEach) { for (const had of affinities) out.varint(had.length); }
+  for (let at = 0; at < all.length; at += 4) {
     let byte = 0;
-    for (let i = 0; i < 4 && at + i < affinities.length; i++) {
-      const code = AFFINITIES.indexOf(affinities[at + i]!);
-      if (code < 0) throw new RangeError(`Cannot encode ${table}: affinity ${affinities[at + i]}`);
+    for (let i = 0; i < 4 && at + i < all.length; i++) {
+      const code = AFFINITIES.indexOf(all[at + i]!);
+      if (code < 0) throw new RangeError(`Cannot encode ${table}: affinity ${all[at + i]}`);
       byte |= code << 2 * i;
     }
     out.byte(byte);
@@ -316,8 +321,8 @@ function readTables<T>(from: ByteReader, readTable: TableReader<T>): T[] {
   for (;;) {
     const mark = from.byte();
     if (mark === TABLES_END && from.left === 0) return tables;
-    if (mark !== TABLE_FOLLOWS) throw malformed("tables are not in order");
-    const shape = readShape(from);
+    if (mark !== TABLE_FOLLOWS && mark !== TABLE_WITHOUT_AFFINITIES) throw malformed("tables are not in order");
+    const shape = readShape(from, mark === TABLE_FOLLOWS);
     const count = from.view.getUint32(from.take(4), true);
     if (count * MIN_ENTRY_BYTES > from.left) throw malformed("it is cut off");
     const ops: Op[] = [];
@@ -342,7 +347,7 @@ function readOp(code: number): Op {
   throw malformed("unknown op");
 }
 
-function readShape(from: ByteReader): TableShape {
+function readShape(from: ByteReader, hasAffinities: boolean): TableShape {
   const [table, ...columns] = from.names(MAX_COLUMNS + 1, MAX_NAME_LENGTH);
   if (table === undefined) throw malformed("a table has no name");
   const keySize = from.varint();
@@ -351,18 +356,22 @@ function readShape(from: ByteReader): TableShape {
   for (let i = 0; i < keySize; i++) key.push(from.varint());
   for (const index of key) if (index >= columns.length) throw malformed("a key column doesn't exist");
   const fingerprint = BigInt.asUintN(64, from.int64()).toString(16).padStart(16, "0");
-  return { table, columns, key, fingerprint, affinities: readAffinities(from, columns.length) };
+  const affinities = hasAffinities ? readAffinities(from, columns.length) : columns.map(() => "");
+  return { table, columns, key, fingerprint, affinities };
 }
 
-function readAffinities(from: ByteReader, count: number): string {
-  let affinities = "";
-  for (let at = 0; at < count; at += 4) {
-    const byte = from.byte();
-    const used = Math.min(4, count - at);
-    if (byte >> 2 * used !== 0) throw malformed("an affinity has no column");
-    for (let i = 0; i < used; i++) affinities += AFFINITIES[byte >> 2 * i & 3];
+function readAffinities(from: ByteReader, columns: number): string[] {
+  const more = from.varint();
+  const size = more === 0 ? columns : more - 1;
+  const sizes = new Array<number>(columns).fill(1);
+  if (more > 0) { for (let i = 0; i < columns; i++) sizes[i] = from.varint(); }
+  if (sizes.reduce((sum, one) => sum + one, 0) !== size) throw malformed("affinities have no column");
+  let all = "";
+  for (const byte of from.raw(Math.ceil(size / 4))) {
+    for (let i = 0; i < 4; i++) all += AFFINITIES[byte >> 2 * i & 3];
   }
-  return affinities;
+  let at = 0;
+  return sizes.map((one) => all.slice(at, at += one));
 }
 
 function readValues(from: ByteReader, count: number): SqlValue[] {

@@ -151,7 +151,7 @@ test("a reader that takes one large row at a time has not several read each time
     columns: ["id"],
     key: [0],
     fingerprint: "",
-    affinities: "N",
+    affinities: ["N"],
     collations: [],
     filled: new Map(),
   };
@@ -172,7 +172,7 @@ test("entries are deleted by their numbers, neighbours or not, in any order, and
     columns: ["id"],
     key: [0],
     fingerprint: "",
-    affinities: "N",
+    affinities: ["N"],
     collations: [],
     filled: new Map(),
   };

@@ -61,7 +61,7 @@ const SAMPLES: readonly SqlValue[] = [
 function tableOf(values: readonly SqlValue[], changes?: readonly Change[]): TableChanges {
   const columns = values.map((_, index) => `column ${index}`);
   const insert: Change = { op: OP_INSERT, seq: 1, stamp: -1n, values };
-  const affinities = "B".repeat(columns.length);
+  const affinities = columns.map(() => "B");
   return { table: "t", columns, key: [0], fingerprint: FINGERPRINT, affinities, changes: changes ?? [insert] };
 }
 
@@ -90,17 +90,14 @@ function change(width: number, keyWidth: number): fc.Arbitrary<Change> {
 const tableChanges: fc.Arbitrary<TableChanges> = fc.array(name, { minLength: 1, maxLength: 6 }).chain((columns) => {
   const places = fc.shuffledSubarray(columns.map((_, index) => index), { minLength: 1 });
   const fingerprint = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }).map((n) => n.toString(16).padStart(16, "0"));
+  const affinities = fc.oneof(fc.constant("T"), fc.string({ unit: fc.constantFrom(..."BTNR"), maxLength: 9 }));
   return places.chain((key) =>
     fc.record({
       table: name,
       columns: fc.constant(columns),
       key: fc.constant(key),
       fingerprint,
-      affinities: fc.array(fc.constantFrom("B", "T", "N", "R"), {
-        minLength: columns.length,
-        maxLength: columns.length,
-      })
-        .map((letters) => letters.join("")),
+      affinities: fc.array(affinities, { minLength: columns.length, maxLength: columns.length }),
       changes: fc.array(change(columns.length, key.length), { maxLength: 40 }),
     }, { noNullPrototype: true })
   );
@@ -115,14 +112,14 @@ const smallTables: readonly TableChanges[] = [
     columns: ["id", "größe"],
     key: [0],
     fingerprint: "0123456789abcdef",
-    affinities: "NT",
+    affinities: ["N", "T"],
     changes: [
       { op: OP_INSERT, seq: 1, stamp: 1n, values: [7n, text("ab")] },
       { op: OP_UPDATE, seq: 1000, stamp: -2n, values: [-70_000n, 1.5] },
       { op: OP_DELETE, seq: 999, stamp: 3n, values: [bytes(1, 2)] },
     ],
   },
-  { table: "empty", columns: [], key: [], fingerprint: FINGERPRINT, affinities: "", changes: [] },
+  { table: "empty", columns: [], key: [], fingerprint: FINGERPRINT, affinities: [], changes: [] },
 ];
 const largeTables = [tableOf(
   [null],
@@ -223,8 +220,8 @@ test("what SQLite can't hold, or the contract excludes, is refused when it is en
     encode({ seq: 1.5 }),
     encode({ stamp: 2n ** 63n }),
     encode({}, { fingerprint: "ABC" }),
-    encode({}, { affinities: "" }),
-    encode({}, { affinities: "X" }),
+    encode({}, { affinities: [] }),
+    encode({}, { affinities: ["X"] }),
     encode({}, { key: [1] }),
     encode({}, { table: "\ud800" }),
     encode({}, { table: "x".repeat(1_000_001) }),
@@ -234,20 +231,30 @@ test("what SQLite can't hold, or the contract excludes, is refused when it is en
   for (const refuse of refused) assert.throws(refuse, RangeError);
 });
 
-test("the format of a message is the one of version 1", () => {
+test("the format of a message is the one of version 2", () => {
   const message = { ...header, frame: encodeFrame(smallTables) };
   const golden =
-    "017ac924280100112233445566778899aabbccddeefff1e2d3c4b5a6978803ac02959aef3a0101571601030602050f6f7264" +
-    "65727369646772c3b6c39f650100efcdab89674523010603000000110100000000000000a73efeffffffffffffff71030000" +
-    "000000000001010505656d70747900ff000000000000000000000000974261620490eefeff09000000000000f83f0b020102";
+    "022be5cd7f0100112233445566778899aabbccddeefff1e2d3c4b5a6978803ac02959aef3a0101591602030602050f6f7264" +
+    "65727369646772c3b6c39f650100efcdab8967452301000603000000110100000000000000a73efeffffffffffffff710300" +
+    "00000000000002010505656d70747900ff00000000000000000000000000974261620490eefeff09000000000000f83f0b02" +
+    "0102";
   assert.equal(Buffer.from(encodeMessage(message)).toString("hex"), golden);
   assert.deepStrictEqual(decodeFrame(decodeMessage(Buffer.from(golden, "hex")).frame), smallTables);
+});
+
+test("a message of version 1 is read: it says no affinities", () => {
+  const golden =
+    "01b01468510100112233445566778899aabbccddeefff1e2d3c4b5a6978803ac02959aef3a0101561601030602050f6f7264" +
+    "65727369646772c3b6c39f650100efcdab896745230103000000110100000000000000a73efeffffffffffffff7103000000" +
+    "0000000001010505656d70747900ff000000000000000000000000974261620490eefeff09000000000000f83f0b020102";
+  const expected = smallTables.map((table) => ({ ...table, affinities: table.columns.map(() => "") }));
+  assert.deepStrictEqual(decodeFrame(decodeMessage(Buffer.from(golden, "hex")).frame), expected);
 });
 
 test("a message of another version is refused, naming it and the one that is read", () => {
   const encoded = encodeMessage({ ...header, frame: bytes() });
   encoded[0] = 9;
-  const expected = { name: "MessageFormatError", message: /version 9, .* reads version 1\. Upgrade this node/ };
+  const expected = { name: "MessageFormatError", message: /version 9, .* reads version 1 and 2\. Upgrade this node/ };
   assert.throws(() => decodeMessage(encoded), expected);
   assert.throws(() => decodeMessage(bytes(2)), MessageFormatError);
 });

@@ -25,7 +25,6 @@ test("a database that an older Marmot wrote can be cloned, and started again", a
   for (const [table, column] of [["tables", "home"], ["columns", "filled_to"], ["columns", "affinities"]]) {
     app.exec(`ALTER TABLE __marmot__${table} DROP COLUMN ${column}`);
   }
-  app.exec("UPDATE __marmot__tables SET shape = json_remove(shape, '$.affinities')");
   await cloneDatabase({ from, to, log: SILENT, clock: runtime.clock, signal });
   const clone = new DatabaseSync(to);
   for (const [path, writer] of [[from, app], [to, clone]] as const) {

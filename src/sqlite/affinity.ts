@@ -1,5 +1,7 @@
-/** What the type of a column does to values (https://www.sqlite.org/datatype3.html, 3.1). */
+/** What the type of a column does to values: its affinity (https://www.sqlite.org/datatype3.html, 3.1). */
 import { NO_AFFINITY } from "../change.ts";
+
+const TYPES: Readonly<Record<string, string>> = { [NO_AFFINITY]: "BLOB", T: "TEXT", N: "NUMERIC", R: "REAL" };
 
 /**
  * The affinity of a declared type, as one letter of AFFINITIES. INTEGER counts as NUMERIC: they differ in CAST alone.
@@ -14,15 +16,18 @@ export function affinityOf(type: string, strict: boolean): string {
 
 /** A type that has the affinity. */
 export function typeOf(affinity: string): string {
-  return { T: "TEXT", N: "NUMERIC", R: "REAL" }[affinity] ?? "";
+  return TYPES[affinity] ?? "unknown";
 }
 
 /**
- * Does a column become what it is on all nodes, if it stores a value that its origin stored under another affinity? A node
- * that has left the origin's behind does now what the origin's migration will do. One that comes to it later must not have
- * changed the value before.
- * @param had the affinities that the column has and had here
+ * Has a column here come as far as its origin's? A node that has left the origin's type behind does to a value now what the
+ * origin's migration will do to it. One that will come to that type must not have stored it under the type before.
+ * @param origin the affinities that the column had at the origin, one after the other; empty if they are not known
+ * @param here those that it had here. Where neither node's are the beginning of the other's (one began later, or was down
+ *   between two migrations), it is enough to have had the origin's present one
  */
-export function storesAlike(origin: string, here: string, had: string): boolean {
-  return here === NO_AFFINITY || here === origin || had.includes(origin);
+export function hasFollowed(origin: string, here: string): boolean {
+  if (here.startsWith(origin)) return true;
+  if (origin.startsWith(here) && origin.length === here.length + 1) return false;
+  return here.includes(origin.at(-1)!);
 }

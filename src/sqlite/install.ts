@@ -185,7 +185,7 @@ class Installation {
       const formats = `its Marmot tables have format ${format}, this Marmot knows ${FORMAT}`;
       throw new MarmotError(`Cannot use this database: ${formats}. Use a newer Marmot.`, EXIT.refused);
     }
-    if (format === undefined) writeFact(this.db, "format", String(FORMAT));
+    if (Number(format) !== FORMAT) writeFact(this.db, "format", String(FORMAT));
     const known = readFact(this.db, "id");
     if (known !== undefined) return known;
     const made = this.request.newNodeId();
@@ -222,8 +222,9 @@ class Installation {
     renameParked(this.db, renamed.map(({ then, now }) => [then, now]));
     const homes = renamed.map(({ then, now }) => this.names.homeAfterRename(then, now));
     const shapes = renamed.map(({ then }) => this.names.tables.get(fold(then))?.shape ?? null);
+    const had = renamed.map(({ then }) => new Map(this.names.affinitiesOf(then)));
     for (const [place, { then, now }] of renamed.entries()) {
-      this.names.renameTable(then, now, homes[place]!);
+      this.names.renameTable(then, now, homes[place]!, had[place]!);
       this.moved.add(fold(then)).add(fold(now));
       this.renames.set(fold(then), fold(now));
       this.renamed.set(fold(now), then);
@@ -253,10 +254,8 @@ class Installation {
     const renamed = columns.filter(([then, now]) => fold(then) !== fold(now));
     if (renamed.length === 0) return;
     this.logs.renameColumns(table, renamed);
-    for (const [then, now] of renamed) {
-      this.names.renameColumn(table, then, now);
-      this.note("info", "column was renamed", table, `${then} is now ${now}`);
-    }
+    this.names.renameColumns(table, renamed);
+    for (const [then, now] of renamed) this.note("info", "column was renamed", table, `${then} is now ${now}`);
   }
 
   /** @returns why SQLite refuses a change log or triggers for the table, if so: it is as it was then */

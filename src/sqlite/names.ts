@@ -1,5 +1,5 @@
 /** Remembers every table, column, affinity and fingerprint this node ever had: a change for a name it once had is no mystery. */
-import { NO_AFFINITY, type TableShape } from "../change.ts";
+import type { TableShape } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
 import { typeOf } from "./affinity.ts";
 import { LazyStatement } from "./lazy_statement.ts";
@@ -10,7 +10,7 @@ import { logName, valueColumn } from "./triggers.ts";
 
 /** Rows that tell what a migration gave to a new column: looked at under the write lock, so not all of a large table */
 const FILL_SAMPLE_ROWS = 1_000;
-const GIVEN = "temp.marmot_default";
+const STORED = "temp.marmot_stored";
 
 export type TableState = "captured" | "excluded" | "dropped" | "renamed";
 
@@ -19,7 +19,7 @@ export interface KnownTable {
   readonly state: TableState;
   readonly renamedTo: string | null;
   /** of its change log, as long as there is one */
-  readonly shape: (TableShape & { collations: string[] }) | null;
+  readonly shape: (Omit<TableShape, "affinities"> & { collations: string[] }) | null;
   /** its name before any rename */
   readonly home: string;
 }
@@ -31,12 +31,13 @@ export class Names {
   private readonly fingerprints = new Map<string, Set<string>>();
   /** folded table → folded column → the last of the entries that were made without it, while some are there */
   private readonly filled = new Map<string, Map<string, number>>();
-  /** folded table → folded column → all it has and had */
-  private readonly affinities = new Map<string, Map<string, string>>();
+  /** folded table → folded column → those that a column of this name had, one after the other */
+  private readonly affinitiesByTable = new Map<string, Map<string, string>>();
 
   private readonly insertTable: Statement;
   private readonly insertColumn: Statement;
   private readonly insertFingerprint: Statement;
+  private readonly updateAffinities: Statement;
 
   private constructor(private readonly db: Database) {
     this.insertTable = new LazyStatement(db, () => `INSERT OR REPLACE INTO ${TABLES_TABLE} VALUES (?, ?, ?, ?, ?)`);
@@ -47,6 +48,10 @@ export class Names {
         ON CONFLICT (table_name, name) DO UPDATE SET renamed_to = excluded.renamed_to`,
     );
     this.insertFingerprint = new LazyStatement(db, () => `INSERT OR IGNORE INTO ${FINGERPRINTS} VALUES (?, ?)`);
+    this.updateAffinities = new LazyStatement(
+      db,
+      () => `UPDATE ${COLUMNS} SET affinities = ? WHERE table_name = ? AND name = ?`,
+    );
   }
 
   static read(db: Database): Names {
@@ -60,7 +65,7 @@ export class Names {
         name: String(name),
         state: String(state) as TableState,
         renamedTo: renamedTo === null ? null : String(renamedTo),
-        shape: shape === null ? null : readShape(String(shape)),
+        shape: shape === null ? null : JSON.parse(String(shape)),
         // a database that an older Marmot wrote has none
         home: String(home ?? name),
       });
@@ -117,8 +122,8 @@ export class Names {
     return this.fingerprintsOf(table).has(fingerprint);
   }
 
-  /** All that a column has and had. */
-  affinitiesHad(table: string, column: string): string {
+  /** Those that a column of this name had, one after the other. */
+  affinities(table: string, column: string): string {
     return this.affinitiesOf(table).get(fold(column)) ?? "";
   }
 
@@ -129,7 +134,6 @@ export class Names {
       columns: [...table.columns],
       key: [...table.keyIndexes],
       fingerprint: table.fingerprint,
-      affinities: table.affinities,
       collations: [...table.collations],
     };
     const before = this.tables.get(fold(table.name));
@@ -142,7 +146,7 @@ export class Names {
         this.putColumn(table.name, column, null);
         if (grown) this.rememberFill(table, place);
       }
-      this.rememberAffinity(table.name, column, table.affinities[place]!);
+      this.rememberAffinities(table.name, column, table.affinities[place]!);
     }
     if (!this.hadFingerprint(table.name, table.fingerprint)) {
       this.fingerprintsOf(table.name).add(table.fingerprint);
@@ -150,12 +154,14 @@ export class Names {
     }
   }
 
-  private rememberAffinity(table: string, column: string, affinity: string): void {
-    const had = this.affinitiesHad(table, column);
-    if (had.includes(affinity)) return;
-    this.affinitiesOf(table).set(fold(column), had + affinity);
-    const sql = `UPDATE ${COLUMNS} SET affinities = ? WHERE table_name = ? AND name = ?`;
-    this.db.prepare(sql).run(had + affinity, fold(table), fold(column));
+  /** A column of this name comes to `more`, one after the other. */
+  private rememberAffinities(table: string, column: string, more: string): void {
+    const before = this.affinities(table, column);
+    let had = before;
+    for (const affinity of more) if (!had.endsWith(affinity)) had += affinity;
+    if (had === before) return;
+    this.affinitiesOf(table).set(fold(column), had);
+    this.updateAffinities.run(had, fold(table), fold(column));
   }
 
   /**
@@ -191,16 +197,25 @@ export class Names {
     });
   }
 
-  renameColumn(table: string, then: string, now: string): void {
-    this.putColumn(table, then, now);
-    if (this.columnsOf(table).get(fold(now)) === undefined) this.inheritColumn([table, then], [table, now], null);
+  /** Columns that are renamed at once; they may have taken each other's names. */
+  renameColumns(table: string, renamed: readonly (readonly [then: string, now: string])[]): void {
+    const had = renamed.map(([then]) => this.affinities(table, then));
+    for (const [then, now] of renamed) {
+      this.putColumn(table, then, now);
+      if (this.columnsOf(table).get(fold(now)) === undefined) this.inheritColumn([table, then], [table, now], null);
+    }
+    renamed.forEach(([, now], place) => this.rememberAffinities(table, now, had[place]!));
   }
 
-  /** The new name of a table inherits the columns, fingerprints and home of the old one. */
-  renameTable(then: string, now: string, home: string): void {
+  /**
+   * The new name of a table inherits the columns, fingerprints and home of the old one.
+   * @param had the affinities of its columns before tables that were renamed at once took each other's names
+   */
+  renameTable(then: string, now: string, home: string, had: ReadonlyMap<string, string>): void {
     for (const [column, renamedTo] of this.columnsOf(then)) {
       this.inheritColumn([then, column], [now, column], renamedTo);
     }
+    for (const [column, affinities] of had) this.rememberAffinities(now, column, affinities);
     for (const fingerprint of this.fingerprintsOf(then)) {
       this.fingerprintsOf(now).add(fingerprint);
       this.insertFingerprint.run(fold(now), fingerprint);
@@ -237,16 +252,14 @@ export class Names {
     this.insertColumn.run(fold(table), fold(column), renamedTo);
   }
 
-  /** Under another name, a column is filled as before, and has had the types it had. */
+  /** Under another name, a column is filled as before. */
   private inheritColumn(then: readonly string[], now: readonly string[], renamedTo: string | null): void {
     this.putColumn(now[0]!, now[1]!, renamedTo);
-    const what = "fill, filled_to, affinities";
-    const before = `SELECT ${what} FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
-    const sql = `UPDATE ${COLUMNS} SET (${what}) = (${before}) WHERE table_name = ? AND name = ?`;
+    const fill = `SELECT fill, filled_to FROM ${COLUMNS} WHERE table_name = ? AND name = ?`;
+    const sql = `UPDATE ${COLUMNS} SET (fill, filled_to) = (${fill}) WHERE table_name = ? AND name = ?`;
     this.db.prepare(sql).run(...[...then, ...now].map(fold));
     const filledTo = this.filledOf(then[0]!).get(fold(then[1]!));
     if (filledTo !== undefined) this.filledOf(now[0]!).set(fold(now[1]!), filledTo);
-    this.affinitiesOf(now[0]!).set(fold(now[1]!), this.affinitiesHad(then[0]!, then[1]!));
   }
 
   /**
@@ -264,17 +277,21 @@ export class Names {
     const migrated = `(SELECT ${column} FROM main.${id(name)} WHERE (${keyOfRow}) NOT IN (${logged})
       LIMIT ${FILL_SAMPLE_ROWS})`;
     const most = `SELECT v FROM ${some} GROUP BY v ORDER BY count(*) DESC LIMIT 1`;
-    const isGiven = defaults[place] !== "NULL";
-    // as the column stores it: under the type of a later migration it may become something else
-    const type = typeOf(affinities[place]!);
-    if (isGiven) {
-      this.db.exec(`CREATE TEMP TABLE ${GIVEN}(v ${type}); INSERT INTO ${GIVEN} VALUES (${defaults[place]})`);
-    }
-    const only = isGiven ? `SELECT v FROM ${GIVEN}` : `SELECT min(v) FROM ${migrated}
-      HAVING count(*) > 1 AND count(*) = count(v) AND min(v) IS max(v)`;
-    const sql = `UPDATE ${COLUMNS} SET fill = (${required ? most : only}) WHERE table_name = ? AND name = ?`;
-    this.db.prepare(sql).run(fold(name), fold(columns[place]!));
-    if (isGiven) this.db.exec(`DROP TABLE ${GIVEN}`);
+    const only = `SELECT min(v) FROM ${migrated} HAVING count(*) > 1 AND count(*) = count(v) AND min(v) IS max(v)`;
+    const put = (fill: string) =>
+      this.db.prepare(`UPDATE ${COLUMNS} SET fill = (${fill}) WHERE table_name = ? AND name = ?`)
+        .run(fold(name), fold(columns[place]!));
+    if (defaults[place] === "NULL") put(required ? most : only);
+    else this.stored(defaults[place]!, affinities[place]!, put);
+  }
+
+  /** A value as a column stores it: under the type of a later migration it would become something else. */
+  private stored(sql: string, affinity: string, put: (stored: string) => void): void {
+    this.db.exec(`CREATE TEMP TABLE ${STORED}(v ${typeOf(affinity)})`);
+    // not by exec, whose errors have no code on Deno: the application's SQL may fail
+    this.db.prepare(`INSERT INTO ${STORED} VALUES (${sql})`).run();
+    put(`SELECT v FROM ${STORED}`);
+    this.db.exec(`DROP TABLE ${STORED}`);
   }
 
   /** Folded column → the last entry that was made without it. */
@@ -286,19 +303,14 @@ export class Names {
     return entryOf(this.columns, fold(table), () => new Map<string, string | null>());
   }
 
-  private affinitiesOf(table: string): Map<string, string> {
-    return entryOf(this.affinities, fold(table), () => new Map<string, string>());
+  /** Folded column → as `affinities` gives them. */
+  affinitiesOf(table: string): Map<string, string> {
+    return entryOf(this.affinitiesByTable, fold(table), () => new Map<string, string>());
   }
 
   private fingerprintsOf(table: string): Set<string> {
     return entryOf(this.fingerprints, fold(table), () => new Set<string>());
   }
-}
-
-/** One that an older Marmot wrote has no affinities; those of a table that is there are known again at once. */
-function readShape(json: string): NonNullable<KnownTable["shape"]> {
-  const shape = JSON.parse(json);
-  return { affinities: NO_AFFINITY.repeat(shape.columns.length), ...shape };
 }
 
 function entryOf<K, V>(map: Map<K, V>, key: K, make: () => V): V {

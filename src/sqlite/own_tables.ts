@@ -4,7 +4,7 @@ import { fold, id } from "./quote.ts";
 import { PREFIX } from "./schema.ts";
 
 /** Raised when an older Marmot could not read what this one writes. */
-export const FORMAT = 1;
+export const FORMAT = 2;
 
 const TABLES: Record<string, string> = {
   /** facts about this node: format, id, shards */
@@ -23,7 +23,7 @@ const TABLES: Record<string, string> = {
   tables: "(name TEXT PRIMARY KEY, state TEXT, renamed_to TEXT, shape TEXT, home TEXT) WITHOUT ROWID",
   /**
    * every column a captured table ever had; `fill` is what a migration here gave to most rows in it; entries up to `filled_to`
-   * were made before it was there; `affinities` are all that it ever had
+   * were made before it was there; `affinities` those that it had, one after the other
    */
   columns:
     "(table_name TEXT, name TEXT, renamed_to TEXT, fill, filled_to INTEGER, affinities TEXT, PRIMARY KEY (table_name, name)) WITHOUT ROWID",

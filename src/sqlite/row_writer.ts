@@ -269,16 +269,20 @@ export class RowWriter {
   }
 }
 
+/** A DEFAULT that gives all rows one value. */
+const isConstant = (sql: string) => sql !== "NULL" && !/\(|^CURRENT_/i.test(sql);
+
 /**
- * Columns that the origin of a new row does not know: a migration added them here, and left no DEFAULT. Their value is what
- * it gave to the rows it found, else the zero of the type.
+ * Columns that the origin of a new row does not know: a migration added them here. Their value is what it gave to the rows
+ * it found, else the DEFAULT or the zero of the type. Other DEFAULTs are left to SQLite.
  */
 function fillings(table: Table, given: (column: number) => boolean): { columns: number[]; sql: string[] } {
-  const columns = table.columns.map((_, column) => column).filter((i) => table.zeros[i] !== null && !given(i));
+  const other = table.defaults.map((sql, i) => isConstant(sql) ? sql : table.zeros[i]);
+  const columns = table.columns.map((_, column) => column).filter((i) => other[i] != null && !given(i));
   const sql = columns.map((column) => {
     const where = [fold(table.name), fold(table.columns[column]!)].map((name) => `'${name.replaceAll("'", "''")}'`);
     const fill = `SELECT fill FROM main.${COLUMNS} WHERE table_name = ${where[0]} AND name = ${where[1]}`;
-    return `coalesce((${fill}), ${table.zeros[column]})`;
+    return `coalesce((${fill}), ${other[column]})`;
   });
   return { columns, sql };
 }

@@ -32,7 +32,7 @@ export interface Table {
   readonly name: string;
   /** columns that travel, in declared order: not the generated ones */
   readonly columns: readonly string[];
-  /** of each of `columns`: see TableShape */
+  /** one of AFFINITIES for each of `columns` */
   readonly affinities: string;
   readonly generated: readonly string[];
   /** SQL of each column's DEFAULT, "NULL" where it has none, or only the application can compute it */

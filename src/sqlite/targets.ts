@@ -1,8 +1,8 @@
 /** Where changes of a table as its origin has it go on this node: to which columns, or nowhere, and why. */
-import type { TableShape } from "../change.ts";
+import { NO_AFFINITY, type TableShape } from "../change.ts";
 import type { Database } from "../database.ts";
 import { type TablePatterns, whyExcluded } from "../table_filter.ts";
-import { storesAlike } from "./affinity.ts";
+import { hasFollowed, typeOf } from "./affinity.ts";
 import { ChangeLog } from "./change_log.ts";
 import { sqliteProblem } from "./connection.ts";
 import type { Installed } from "./install.ts";
@@ -60,7 +60,7 @@ export class Targets {
         columns: table.columns,
         key: table.keyIndexes,
         fingerprint: table.fingerprint,
-        affinities: table.affinities,
+        affinities: this.affinitiesOf(name, table.columns),
       };
       this.logs.set(
         name,
@@ -69,7 +69,8 @@ export class Targets {
     }
     for (const [name, known] of names.tables) {
       if (this.logs.has(name) || known.shape === null || !installed.logs.has(name)) continue;
-      this.logs.set(name, new ChangeLog(db, { ...known.shape, filled: new Map() }, encoding));
+      const affinities = this.affinitiesOf(name, known.shape.columns);
+      this.logs.set(name, new ChangeLog(db, { ...known.shape, affinities, filled: new Map() }, encoding));
     }
   }
 
@@ -85,7 +86,9 @@ export class Targets {
    * @param outlived the origin has had a schema that is known here since: a fingerprint in between is not waited for
    */
   of(shape: TableShape, outlived = false): Target {
-    const key = `${outlived}\n${shape.table}\n${shape.fingerprint}\n${shape.affinities}\n${shape.columns.join("\n")}`;
+    const key = `${outlived}\n${shape.table}\n${shape.fingerprint}\n${shape.affinities.join()}\n${
+      shape.columns.join("\n")
+    }`;
     let target = this.targets.get(key);
     if (target === undefined) this.targets.set(key, target = this.find(shape, outlived));
     return target;
@@ -115,6 +118,10 @@ export class Targets {
     return typeof local === "string" ? park(local) : { kind: "write", local, mapping };
   }
 
+  private affinitiesOf(table: string, columns: readonly string[]): string[] {
+    return columns.map((column) => this.installed.names.affinities(table, column));
+  }
+
   private map(shape: TableShape, table: Table): Mapping | string {
     const byName = new Map(table.columns.map((column, place) => [fold(column), place]));
     const present = new Set(byName.keys());
@@ -124,11 +131,14 @@ export class Targets {
     for (const [place, name] of shape.columns.entries()) {
       const now = this.installed.names.currentColumn(table.name, name, present);
       if (now === undefined) return `this node has no column ${name}`;
+      const origin = shape.affinities[place]!;
+      const follows = hasFollowed(origin, this.installed.names.affinities(table.name, now ?? name));
+      if (now === null && !follows) return `its column ${name} is another one at the origin`;
       if (now === null) continue;
       const column = byName.get(now)!;
-      const had = this.installed.names.affinitiesHad(table.name, now);
-      if (!storesAlike(shape.affinities[place]!, table.affinities[column]!, had)) {
-        return `its column ${name} has another type at the origin`;
+      const here = table.affinities[column]!;
+      if (!follows && here !== NO_AFFINITY) {
+        return `its column ${name} is ${typeOf(origin.at(-1)!)} at the origin, and ${typeOf(here)} here`;
       }
       columns.push(column);
       places.push(place);

@@ -63,10 +63,10 @@ class Draw {
     if (x === 0) return this.create(tables);
     if (x === 1 && this.renames) return this.renameTable(tables, table);
     if (x === 2 && column !== undefined) return this.renameColumn(columns, table, column);
-    if (x === 3) return this.rebuild(tables, table, columns);
+    if (x === 3 || (x === 6 && tables.size === 1)) return this.rebuild(tables, table, columns);
     if (x === 4 && column !== undefined && this.uniques) return this.addIndex(columns, table, column);
     if (x === 5 && column !== undefined && !columns.get(column)!.unique) return this.dropColumn(columns, table, column);
-    if (x === 6 && tables.size > 1) {
+    if (x === 6) {
       tables.delete(table);
       return `DROP TABLE ${id(table)}`;
     }
@@ -111,9 +111,9 @@ class Draw {
    */
   private rebuild(tables: Map<string, Columns>, table: string, columns: Columns): string {
     const kept = [...columns].flatMap(([name, column]): [string, Column][] => {
-      const x = column.unique ? 1 : this.random.below(3);
-      if (x === 0) return [];
-      return [[name, x === 1 || column.retyped ? column : this.retype(column)]];
+      if (column.unique) return [[name, column]];
+      if (this.random.below(3) === 0) return [];
+      return [[name, column.retyped ? column : this.retype(column)]];
     });
     const name = this.name();
     const retyped = kept.some(([name, { type }]) => columns.get(name)!.type !== type);

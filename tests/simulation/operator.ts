@@ -29,10 +29,15 @@ export function isTakenUp(file: NodeFile, migrations: Migrations, changes: numbe
       return [fold(String(name)), JSON.parse(String(shape))];
     }),
   );
+  const types = new Map(
+    file.rows("SELECT table_name || ' ' || name, affinities FROM __marmot__columns").map((row) => {
+      return [String(row[0]), String(row[1])];
+    }),
+  );
   return [...tables.get(changes)!].every(([name, { fingerprint, affinities, columns }]) => {
     const shape = known.get(name);
-    return shape?.fingerprint === fingerprint && shape.affinities === affinities &&
-      String(shape.columns) === String(columns);
+    return shape?.fingerprint === fingerprint && String(shape.columns) === String(columns) &&
+      columns.every((column, place) => types.get(`${name} ${fold(column)}`)?.endsWith(affinities[place]!));
   });
 }
 
