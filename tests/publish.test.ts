@@ -111,6 +111,23 @@ function processOn(stream: MemoryStream, nonce = "b") {
   return { publisher, log, conflicts, round };
 }
 
+test("a publisher sends nothing before apply has come to the stream's end, whatever was accepted", async () => {
+  const stream = new MemoryStream("changes-1");
+  const { round } = processOn(stream, "c");
+  for (let rounds = 0; rounds < 6; rounds++) await round([10]);
+  const end = stream.messages.length;
+  const { publisher } = processOn(stream);
+  const accepted = { nonce: "c".repeat(16), epoch: 1, number: end };
+  for (let times = 0; times < 5; times++) {
+    publisher.step(end - 1, accepted);
+    await settle();
+  }
+  assert.equal(stream.messages.length, end);
+  publisher.step(end, accepted);
+  await settle();
+  assert.equal(decodeMessage(stream.messages[end]!.data).epoch, 2);
+});
+
 test("a stream that takes markers and small messages, and refuses a large one, is named, until it takes that one", async () => {
   const stream = new PickyStream("changes-1");
   const { publisher, log, round } = processOn(stream);

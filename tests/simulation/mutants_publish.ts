@@ -10,13 +10,6 @@ export const PUBLISH: readonly Mutant[] = [
     `this.state = { kind: "ready", epoch: (seen?.epoch ?? 0) + 1, number: 0 }; this.part = 0; this.options.rewind();`,
   ),
   mutant(
-    "start before the stream's end",
-    "a publisher lets apply reach the stream's end before it starts",
-    "publish",
-    "this.state.end !== undefined && cursor >= this.state.end",
-    "this.state.end !== undefined",
-  ),
-  mutant(
     "gap not noticed",
     "a message that everyone drops because one before it is missing makes its publisher start again",
     "publish",
