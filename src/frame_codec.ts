@@ -13,7 +13,6 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { ByteReader, ByteWriter, malformed } from "./bytes.ts";
 import {
-  AFFINITIES,
   type Change,
   type Op,
   OP_DELETE,
@@ -23,12 +22,9 @@ import {
   type TableChanges,
   type TableShape,
 } from "./change.ts";
+import { readShape, writeShape } from "./shape_codec.ts";
 import { readValue, writeValue } from "./value_codec.ts";
 
-/** Most columns a table may have: the most that any SQLite can be compiled for. */
-export const MAX_COLUMNS = 32_767;
-/** Longest name of a table or column, UTF-16 units. SQLite's default allows no statement that is longer. */
-export const MAX_NAME_LENGTH = 1_000_000;
 /** Largest section of a frame, and so the largest row, bytes. SQLite's own rows end at 10^9, or 2^31 - 1 if compiled so. */
 export const MAX_SECTION_BYTES = 0x7fffffff;
 /** Values below this are not worth a compressor's start, bytes. */
@@ -50,7 +46,6 @@ const TABLE_FOLLOWS = 2;
 const TABLES_END = 0;
 /** least bytes of a change in the entries section: op with seq, stamp */
 const MIN_ENTRY_BYTES = 9;
-const FINGERPRINT = /^[0-9a-f]{16}$/;
 const COMPRESSION = {
   params: { [constants.ZSTD_c_compressionLevel]: 1, [constants.ZSTD_c_checksumFlag]: 1 },
 };
@@ -147,47 +142,6 @@ export class FrameEncoder {
 
 function valueCount(shape: TableShape, op: Op): number {
   return op === OP_DELETE ? shape.key.length : shape.columns.length;
-}
-
-function writeShape(out: ByteWriter, shape: TableShape): void {
-  const { table, columns, key, fingerprint } = shape;
-  if (columns.length > MAX_COLUMNS) throw new RangeError(`Cannot encode ${table}: more than ${MAX_COLUMNS} columns`);
-  if (key.length > columns.length) throw new RangeError(`Cannot encode ${table}: key of ${key.length} columns`);
-  if (!FINGERPRINT.test(fingerprint)) throw new RangeError(`Cannot encode ${table}: fingerprint ${fingerprint}`);
-  const names = [table, ...columns];
-  for (const name of names) {
-    if (name.length > MAX_NAME_LENGTH || !name.isWellFormed()) {
-      throw new RangeError(`Cannot encode ${table.slice(0, 100)}: a name is too long, or not Unicode`);
-    }
-  }
-  out.names(names);
-  out.varint(key.length);
-  for (const index of key) {
-    if (columns[index] === undefined) throw new RangeError(`Cannot encode ${table}: no key column ${index}`);
-    out.varint(index);
-  }
-  out.int64(BigInt.asIntN(64, BigInt(`0x${fingerprint}`)));
-  writeAffinities(out, shape);
-}
-
-/** 0 if each column has had one, else one more than all and how many each had; four in a byte, the first in its lowest bits. */
-function writeAffinities(out: ByteWriter, { table, columns, affinities }: TableShape): void {
-  if (affinities.length !== columns.length) {
-    throw new RangeError(`Cannot encode ${table}: affinities of ${affinities.length} of ${columns.length} columns`);
-  }
-  const all = affinities.join("");
-  const isOneEach = affinities.every((had) => had.length === 1);
-  out.varint(isOneEach ? 0 : all.length + 1);
-  if (!isOneEach) { for (const had of affinities) out.varint(had.length); }
-  for (let at = 0; at < all.length; at += 4) {
-    let byte = 0;
-    for (let i = 0; i < 4 && at + i < all.length; i++) {
-      const code = AFFINITIES.indexOf(all[at + i]!);
-      if (code < 0) throw new RangeError(`Cannot encode ${table}: affinity ${all[at + i]}`);
-      byte |= code << 2 * i;
-    }
-    out.byte(byte);
-  }
 }
 
 /** First byte: 1 bit more bytes follow, 1 bit sign, 2 bits op, 4 bits of the difference; the rest of it as a varint. */
@@ -345,33 +299,6 @@ function readTables<T>(from: ByteReader, readTable: TableReader<T>): T[] {
 function readOp(code: number): Op {
   if (code === OP_INSERT || code === OP_UPDATE || code === OP_DELETE) return code;
   throw malformed("unknown op");
-}
-
-function readShape(from: ByteReader, hasAffinities: boolean): TableShape {
-  const [table, ...columns] = from.names(MAX_COLUMNS + 1, MAX_NAME_LENGTH);
-  if (table === undefined) throw malformed("a table has no name");
-  const keySize = from.varint();
-  if (keySize > columns.length) throw malformed("a key column doesn't exist");
-  const key: number[] = [];
-  for (let i = 0; i < keySize; i++) key.push(from.varint());
-  for (const index of key) if (index >= columns.length) throw malformed("a key column doesn't exist");
-  const fingerprint = BigInt.asUintN(64, from.int64()).toString(16).padStart(16, "0");
-  const affinities = hasAffinities ? readAffinities(from, columns.length) : columns.map(() => "");
-  return { table, columns, key, fingerprint, affinities };
-}
-
-function readAffinities(from: ByteReader, columns: number): string[] {
-  const more = from.varint();
-  const size = more === 0 ? columns : more - 1;
-  const sizes = new Array<number>(columns).fill(1);
-  if (more > 0) { for (let i = 0; i < columns; i++) sizes[i] = from.varint(); }
-  if (sizes.reduce((sum, one) => sum + one, 0) !== size) throw malformed("affinities have no column");
-  let all = "";
-  for (const byte of from.raw(Math.ceil(size / 4))) {
-    for (let i = 0; i < 4; i++) all += AFFINITIES[byte >> 2 * i & 3];
-  }
-  let at = 0;
-  return sizes.map((one) => all.slice(at, at += one));
 }
 
 function readValues(from: ByteReader, count: number): SqlValue[] {

@@ -23,6 +23,7 @@ const LAYERS = {
       "defaults",
       "errors",
       "frame_codec",
+      "shape_codec",
       "hex",
       "pace",
       "queues",
