@@ -33,18 +33,19 @@ export const APPLY: readonly Mutant[] = [
   ),
   mutant(
     "ack by content",
-    "an earlier process's message acknowledges no entry that says the same under another stamp",
+    "an earlier process's message acknowledges an entry by its number and stamp, not by what it says",
     "apply",
     "else seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));",
     `else {
-        const said = ({ op, values }: Change) =>
-          [op, ...values.map((value) => value instanceof Object ? [value.constructor.name, ...("bytes" in value ? value.bytes : value)].join() : typeof value + value)].join(";");
-        const made = new Map([...log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)].map((entry) => [entry.seq, entry]));
+        const bytes = (value: unknown) => value instanceof Uint8Array ? value : (value as { bytes: Uint8Array }).bytes;
+        const textOf = (value: unknown) => value instanceof Object ? value.constructor.name + bytes(value) : typeof value + value;
+        const said = ({ op, values }: Change) => [op, ...values.map(textOf)].join(";");
         const sent = decodeFrame(frame).filter((other) => other.table === table).flatMap(({ changes }) => changes);
-        for (const change of sent) {
-          const entry = made.get(change.seq);
-          if (entry !== undefined && (entry.stamp === change.stamp || said(entry) === said(change))) log.deleteIfSame(entry.seq, entry.stamp);
+        const contents = new Set(sent.map(said));
+        for (const entry of [...log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)]) {
+          if (contents.has(said(entry))) log.deleteIfSame(entry.seq, entry.stamp);
         }
+        seqs.forEach((seq, i) => log.deleteIfSame(seq, stamps[i]!));
       }`,
   ),
   mutant(
