@@ -15,13 +15,6 @@ const MENDED: readonly Mutant[] = [
     `    this.guarded.add(folded);\n    for (const event of ["UPDATE", "DELETE"]) {\n      const name`,
   ),
   mutant(
-    "older copy with the same cursor not noticed",
-    "a log that lacks what was read from it means another file",
-    "replication",
-    "if (!this.capture.holdsWhatWasSeen()) throw new ReplacedError(WENT_BACK);",
-    "",
-  ),
-  mutant(
     "time of a message not compared",
     "the message at the cursor has the same time, too",
     "subscribe",
