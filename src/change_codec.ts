@@ -4,8 +4,8 @@
  *     version (1 byte) · CRC-32 of all that follows (4 bytes) · flags (1 byte) · origin (16) · nonce (8) ·
  *     epoch, number, base, part (varints) · the frame, or a piece of one
  *
- * Limits of this version: numbers below 2^53; in a frame (frame_codec.ts, shape_codec.ts) names of 1,000,000 UTF-16 units, 32,767
- * columns, and 2^31 - 1 bytes of values or of entries, so that any row SQLite holds fits.
+ * Limits of this version: numbers below 2^53; in a frame (frame_codec.ts, shape_codec.ts) names of 1,000,000 UTF-16
+ * units, 32,767 columns, and 2^31 - 1 bytes of values or of entries, so that any row SQLite holds fits.
  */
 import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";

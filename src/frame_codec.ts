@@ -4,7 +4,7 @@
  *     kind (1: values as they are, 2: values in zstd) · bytes of the entries section · bytes of the values section ·
  *     with zstd only: bytes of its compressed form · entries section · values section
  *
- * The entries section holds for each table its name, columns, key, fingerprint, affinities, how many changes it has (4 bytes), and
+ * The entries section holds for each table its shape (shape_codec.ts), how many changes it has (4 bytes), and
  * for each change op and seq (as the difference from the one before, 1 byte as a rule) and stamp (8 bytes). It is apart
  * from the values, and never compressed (stamps are random), so that an acknowledgement reads nothing else.
  * The values section holds the values of all changes in the same order (value_codec.ts). Row-wise: with zstd behind it, columns

@@ -131,6 +131,17 @@ test("what piled up is published although a lock is in the way when a start cuts
   assert.deepEqual(b.rows("SELECT v FROM t"), [["b"]]);
 });
 
+/** Of a table with a key and nothing else. */
+const KEY_ONLY = {
+  table: "t",
+  columns: ["id"],
+  key: [0],
+  fingerprint: "",
+  affinities: ["N"],
+  collations: [],
+  filled: new Map(),
+};
+
 test("a reader that takes one large row at a time has not several read each time", () => {
   const db = openDatabase(":memory:");
   db.exec(`CREATE TABLE __marmot__t_change_log(seq INTEGER PRIMARY KEY, op, stamp, val_id);
@@ -146,16 +157,7 @@ test("a reader that takes one large row at a time has not several read each time
     };
     return { ...statement, all };
   };
-  const shape = {
-    table: "t",
-    columns: ["id"],
-    key: [0],
-    fingerprint: "",
-    affinities: ["N"],
-    collations: [],
-    filled: new Map(),
-  };
-  const log = new ChangeLog({ ...db, prepare } as Database, shape, "UTF-8");
+  const log = new ChangeLog({ ...db, prepare } as Database, KEY_ONLY, "UTF-8");
   for (let seq = 0; seq < 40; seq++) {
     const [change] = log.read(seq, 40, 40);
     assert.equal(change?.seq, seq + 1);
@@ -167,16 +169,7 @@ test("a reader that takes one large row at a time has not several read each time
 test("entries are deleted by their numbers, neighbours or not, in any order, and no others", () => {
   const db = openDatabase(":memory:");
   db.exec("CREATE TABLE __marmot__t_change_log(seq INTEGER PRIMARY KEY, op, stamp, val_id)");
-  const shape = {
-    table: "t",
-    columns: ["id"],
-    key: [0],
-    fingerprint: "",
-    affinities: ["N"],
-    collations: [],
-    filled: new Map(),
-  };
-  const log = new ChangeLog(db, shape, "UTF-8");
+  const log = new ChangeLog(db, KEY_ONLY, "UTF-8");
   for (const seqs of [[5], [2, 3, 4, 5, 6, 7, 8, 9], [9, 1, 5], [10, 2, 4, 3], [1, 2, 3, 4, 7, 8, 9, 10]]) {
     db.exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10)
       INSERT OR REPLACE INTO __marmot__t_change_log SELECT i, 1, i, i FROM n`);

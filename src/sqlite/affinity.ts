@@ -14,9 +14,9 @@ export function affinityOf(type: string, strict: boolean): string {
   return /REAL|FLOA|DOUB/i.test(type) ? "R" : "N";
 }
 
-/** A type that has the affinity. */
+/** A type that has one of AFFINITIES. */
 export function typeOf(affinity: string): string {
-  return TYPES[affinity] ?? "unknown";
+  return TYPES[affinity]!;
 }
 
 /**
