@@ -4,6 +4,7 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { affinityOf } from "../src/sqlite/affinity.ts";
 import { corePair } from "./support/core_pair.ts";
+import { dropColumn } from "./support/drop_column.ts";
 
 const rebuilt = (type: string, others = "") =>
   `BEGIN IMMEDIATE; CREATE TABLE new__t(id INTEGER PRIMARY KEY, ${others}v ${type}); INSERT INTO new__t SELECT * FROM t;
@@ -60,9 +61,7 @@ test("a column without a type takes what one with a type stores, and a key waits
   }
 });
 
-const DROP_V = `BEGIN IMMEDIATE; ${
-  ["insert", "update", "key", "delete"].map((kind) => `DROP TRIGGER __marmot__t_${kind}; `).join("")
-} ALTER TABLE t DROP COLUMN v; COMMIT`;
+const DROP_V = dropColumn("t", "v");
 
 /** All nodes take the first steps together, the others one after the other. */
 const RETURNS: readonly [what: string, together: readonly string[], apart: readonly string[]][] = [

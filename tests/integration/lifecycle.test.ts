@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { App } from "../support/app.ts";
 import { type Cluster, clusterTests, ownClusterTests, type TestNode, until } from "../support/cluster.ts";
+import { dropColumn } from "../support/drop_column.ts";
 import { runProgram, startProgram } from "../support/process.ts";
 import { marmotCommand } from "../support/runtime.ts";
 import { unhurried } from "../support/slowdown.ts";
@@ -157,8 +158,7 @@ test("a clone is refused when its source drops a column while it reads back what
   const path = folder.file("c.db");
   await using made = await startProgram([...marmotCommand(), "clone", "--to", path, "--db-path", a.path]);
   await made.waitFor("waiting until the source has read back");
-  const triggers = ["insert", "update", "key", "delete"].map((name) => `DROP TRIGGER __marmot__t_${name}`);
-  await a.app.script(`BEGIN; ${triggers.join("; ")}; ALTER TABLE t DROP COLUMN v; COMMIT`);
+  await a.app.script(dropColumn("t", "v"));
   await captured(["t"], [a]);
   await server!.restart();
   assert.equal((await made.exited).code, REFUSED, made.stderr);

@@ -1,4 +1,5 @@
 /** Changes of a schema, drawn one after the other: every node makes all of them, in this order, each at a time of its own. */
+import { dropColumn } from "../support/drop_column.ts";
 import type { Random } from "../support/random.ts";
 
 export interface Column {
@@ -133,13 +134,9 @@ class Draw {
     return { ...column, type, retyped: true };
   }
 
-  /** SQLite drops no column that Marmot's triggers name. */
   private dropColumn(columns: Columns, table: string, column: string): string {
     columns.delete(column);
-    const triggers = ["insert", "update", "key", "delete"].map((kind) =>
-      `DROP TRIGGER IF EXISTS ${id(`__marmot__${table}_${kind}`)}`
-    );
-    return `BEGIN IMMEDIATE; ${triggers.join("; ")}; ALTER TABLE ${id(table)} DROP COLUMN ${id(column)}; COMMIT`;
+    return dropColumn(table, column);
   }
 
   private addIndex(columns: Columns, table: string, column: string): string {

@@ -9,7 +9,14 @@ import { BROKEN } from "./history.ts";
 import type { Mutant } from "./mutant.ts";
 
 const PROJECT = fileURLToPath(new URL("../../", import.meta.url));
-const COPIED = ["src", "tests/simulation", "tests/support/commit.ts", "tests/support/random.ts", "scripts/simulate.ts"];
+const COPIED = [
+  "src",
+  "tests/simulation",
+  "tests/support/commit.ts",
+  "tests/support/drop_column.ts",
+  "tests/support/random.ts",
+  "scripts/simulate.ts",
+];
 
 /** Of what a history shows, characters */
 const SHOWN = 120;
