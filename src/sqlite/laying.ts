@@ -15,7 +15,7 @@ export class TableProblem extends Error {
   }
 }
 
-/** What one transaction touched in a table that has pending entries. */
+/** What one transaction touched of that which entries pending in a table may be about. */
 interface Touched {
   readonly local: LocalTable;
   /** of a table without UNIQUE constraints: the keys, by their canonical form */
@@ -31,9 +31,11 @@ export class Laying {
   /** how many changes were laid */
   changes = 0;
 
-  /** Was something touched since the last rebase? */
+  /** Was something touched since the last rebase that may be pending? */
   get isDue(): boolean {
-    return this.touched.size > 0;
+    return this.touched.values().some(({ local, keys, hashes }) => {
+      return local.pending.isOpaque || keys.size > 0 || hashes.size > 0;
+    });
   }
 
   /** @throws TableProblem for a row that the table refuses */
@@ -53,6 +55,8 @@ export class Laying {
     const name = fold(local.table.name);
     let touched = this.touched.get(name);
     if (touched === undefined && local.log.highest() > 0) {
+      // what the index does not have now is not pending: the write lock is held
+      while (!local.pending.step());
       this.touched.set(name, touched = { local, keys: new Map(), hashes: new Set() });
     }
     return touched;
@@ -146,7 +150,6 @@ export class Laying {
   rebase(): void {
     for (const touched of this.touched.values()) {
       const { local } = touched;
-      while (!local.pending.step());
       const entries = local.table.uniques.length > 0
         ? local.pending.closure(touched.hashes)
         : local.pending.lastOf(touched.keys.values());
@@ -180,14 +183,16 @@ function carriedBy({ seq }: Change, { log, own }: LocalTable): Carried {
 }
 
 function touchKey({ local, keys, hashes }: Touched, key: SqlValue[]): void {
-  if (local.table.uniques.length > 0) hashes.add(local.pending.keyHash(key));
+  const hash = local.pending.keyHash(key);
+  if (!local.pending.has(hash)) return;
+  if (local.table.uniques.length > 0) hashes.add(hash);
   else keys.set(local.writer.canonical(key), key);
 }
 
 function touchRow(touched: Touched, row: readonly SqlValue[]): void {
   const { local, hashes } = touched;
   if (local.table.uniques.length === 0) touchKey(touched, local.writer.keyOf(row));
-  else for (const hash of local.pending.hashesOf(row)) hashes.add(hash);
+  else for (const hash of local.pending.hashesOf(row)) if (local.pending.has(hash)) hashes.add(hash);
 }
 
 /** A row, by the table's column indexes, as an upsert leaves it. */

@@ -49,7 +49,7 @@ export class PendingIndex {
   private recentBefore = new Map<number, Recent>();
   private readonly uniques: readonly PlainUnique[];
   /** some UNIQUE constraint can't be computed from an entry: every entry may be touched */
-  private readonly opaque: boolean;
+  readonly isOpaque: boolean;
   /** some UNIQUE constraint holds for a part of the rows: other columns decide whether a value displaces */
   private readonly isPartial: boolean;
   private readonly keys: Statement;
@@ -66,7 +66,7 @@ export class PendingIndex {
       collations: terms.map((term) => term.collation),
     }));
     this.uniques = plain.filter((unique) => !unique.columns.includes(-1));
-    this.opaque = this.uniques.length < plain.length;
+    this.isOpaque = this.uniques.length < plain.length;
     this.isPartial = table.uniques.some(({ where }) => where !== null);
     this.columns = [...new Set([...table.keyIndexes, ...this.uniques.flatMap((unique) => unique.columns)])];
     const exact = exactColumns(this.columns.map((column) => `l.${id(valueColumn(table.columns[column]!))}`));
@@ -80,7 +80,7 @@ export class PendingIndex {
    * @returns whether all are in it now
    */
   step(): boolean {
-    if (this.opaque) return true;
+    if (this.isOpaque) return true;
     const rows = this.keys.all(BigInt(this.position));
     for (const row of rows) {
       const values: SqlValue[] = [];
@@ -139,6 +139,11 @@ export class PendingIndex {
     return hashKey("", key, this.table.collations);
   }
 
+  /** May an entry be about what has this hash? Tells of the entries that were taken in. */
+  has(hash: number): boolean {
+    return this.newest(hash) !== undefined;
+  }
+
   /** The last pending entry of each of the keys that has one. */
   *lastOf(keys: Iterable<readonly SqlValue[]>): Generator<Change> {
     const read = this.reader();
@@ -158,7 +163,7 @@ export class PendingIndex {
    * that another one overwrites before anything else of them matters.
    */
   closure(touched: ReadonlySet<number>): Iterable<Change> {
-    if (this.opaque) return this.log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+    if (this.isOpaque) return this.log.read(0, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
     const lowest = this.log.lowest();
     // few of many that were touched are about something pending: they are not copied
     const more = new Set<number>();
@@ -256,7 +261,9 @@ export class PendingIndex {
   }
 
   private newest(hash: number): number | undefined {
-    for (const slot of this.slots(hash)) return slot;
+    for (let at = this.buckets[hash & (this.buckets.length - 1)]!; at !== NONE; at = this.next[at]!) {
+      if (this.hashes[at] === hash) return at;
+    }
     return undefined;
   }
 
