@@ -34,6 +34,8 @@ export interface ApplierOptions {
   readonly digest: (data: Uint8Array) => string;
   /** entries of a table's log were deleted: the highest and lowest seq left, 0 when it is empty */
   readonly acknowledged: (table: string, highest: number, lowest: number) => void;
+  /** called now and then in what takes long, outside of transactions */
+  readonly meanwhile: () => void;
   /** has this process captured a key with NULL in it? Rows that share one are made one at their origin too. */
   readonly capturedNullKeys: () => boolean;
   /** something is skipped or parked; called once for each table and reason until the schema changes */
@@ -143,8 +145,6 @@ export class Applier {
   private tryApply(queues: Queues, pace: Pace): Applied {
     const start = this.options.clock.now();
     const prepared = this.prepare(queues, pace);
-    // what only acknowledges can wait
-    const tries = prepared.some(({ tables }) => tables !== undefined) ? pace.tries : 1;
     const work = new Work(this.options.clock, this.shards.length);
     const undoParked = this.parked.undo();
     try {
@@ -156,7 +156,7 @@ export class Applier {
         this.moveCursors(work);
         work.readLeft(this.targets);
         return undefined;
-      }, tries);
+      }, pace.tries);
       if (obstacle !== undefined) return { kind: obstacle };
     } catch (error) {
       undoParked();
@@ -230,9 +230,15 @@ export class Applier {
       const target = this.targets.of(shape);
       if (target.kind !== "write") continue;
       target.local.pending.clearIfStale();
-      while (!target.local.pending.step());
+      while (!target.local.pending.step()) this.options.meanwhile();
     }
     return tables;
+  }
+
+  /** Does a message that waits acknowledge own entries, and nothing else? Not so a marker: the publisher waits for it. */
+  onlyAcknowledges(shard: number, { message }: Delivery): boolean {
+    const isDone = message.number > 1 && !this.mustWrite(shard, message, this.shards[shard]!.writtenAt);
+    return isDone && !this.mustLookInside();
   }
 
   /** Even own batches that need not be applied again hold something to do. */

@@ -25,8 +25,8 @@ const BATCH_CHANGES = 500;
 const SHARDED_BATCH_CHANGES = 4_000;
 /** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
 const MARK_CHANGES = 250;
-/** A long read scans this often, ms, and looks at the clock after so many entries */
-const SCAN_WHILE_READING_MS = 5;
+/** What takes long scans this often, ms; a long read looks at the clock after so many entries */
+const SCAN_WHILE_WORKING_MS = 5;
 const SCAN_LOOK_CHANGES = 64;
 /** What piled up while Marmot was down is one snapshot, unless it is more than this. */
 const BACKLOG_LIMIT = 100_000;
@@ -160,6 +160,14 @@ export class Capture {
     for (const [table, end] of mark.ends) this.scannedTo.set(table, end);
     this.first = false;
     return { kind: "scanned", changes: mark.changes };
+  }
+
+  /**
+   * All that is committed between two scans is one snapshot, which apply has to take in one transaction: called now and then
+   * in whatever takes long, outside of transactions.
+   */
+  scanIfDue(): void {
+    if (this.clock.now() - this.scannedAt >= SCAN_WHILE_WORKING_MS) this.scan();
   }
 
   private readHeads(): Mark {
@@ -340,11 +348,10 @@ export class Capture {
     for (const change of changes) if (shardOf(change) === shard) yield change;
   }
 
-  /** All that is committed between two scans is one snapshot, which apply has to take in one transaction: it scans, too. */
   private *reading(source: Source, after: number, to: number): Generator<Change> {
     let read = 0;
     for (const change of source.log.read(after, to, Number.MAX_SAFE_INTEGER)) {
-      if (++read % SCAN_LOOK_CHANGES === 0 && this.clock.now() - this.scannedAt >= SCAN_WHILE_READING_MS) this.scan();
+      if (++read % SCAN_LOOK_CHANGES === 0) this.scanIfDue();
       yield change;
     }
   }

@@ -7,9 +7,11 @@ import { schemaVersion } from "./sqlite/schema.ts";
 
 /**
  * A commit writes to the WAL first, and is visible a moment after that event, or later where its process has to wait for
- * a processor. It is looked for at once, without a timer (which takes 1 to 2 ms at least), then ever less often, ms.
+ * a processor. It is looked for at once, without a timer (which takes 1 to 2 ms at least), ms, then whenever so many times
+ * as long has gone by.
  */
 const EVENT_SPIN_MS = 0.2;
+const EVENT_TIMES = 4;
 const EVENT_MS = 100;
 /** Waiting for an event begins anew this often, ms */
 const WATCH_MS = 60_000;
@@ -18,8 +20,10 @@ const WATCH_MS = 60_000;
  * when there are many changes, or when what followed the last scan took longer, as on a crowded machine.
  */
 const SCANS_APART_MS = 3;
-const BUSY_SCANS_APART_MS = 10;
+const BUSY_SCANS_APART_MS = 5;
 const BUSY_CHANGES = 50;
+/** Commits that come together by chance are not kept waiting: so many scans need not be apart, saved up while there were none. */
+const SPARE_SCANS = 8;
 /**
  * A writer is restless when so many changes come at once, each time so soon after the last, ms. Nothing is watched after
  * so many times; one with fewer changes counts for two of them.
@@ -78,6 +82,8 @@ export class Observation {
   private inodeAfter = -Infinity;
   private readonly application = new Restlessness();
   private readonly own = new Restlessness();
+  private scannedAt = 0;
+  private spareScans = SPARE_SCANS;
   /** not scanned again before this time, ms */
   scanAfter = 0;
 
@@ -133,8 +139,11 @@ export class Observation {
   scanned(start: number, changes: number, spent: number): void {
     const busy = changes > BUSY_CHANGES;
     this.application.add(start, changes);
+    const saved = (start - this.scannedAt) / SCANS_APART_MS;
+    this.spareScans = Math.max(0, Math.min(SPARE_SCANS, this.spareScans + saved) - 1);
+    this.scannedAt = start;
     const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent);
-    this.scanAfter = start + Math.max(SCANS_APART_MS, apart);
+    this.scanAfter = !busy && this.spareScans > 0 ? start : start + Math.max(SCANS_APART_MS, apart);
   }
 
   private isRestless(now: number): boolean {
@@ -157,7 +166,7 @@ export class Observation {
   patience(now: number): number {
     const since = now - this.eventAt;
     if (since < EVENT_SPIN_MS) return 0;
-    return since < EVENT_MS ? since : Infinity;
+    return since < EVENT_MS ? (EVENT_TIMES - 1) * since : Infinity;
   }
 
   /** Has another connection committed since the last call? The first call says no: nothing was seen before it. */

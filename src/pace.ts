@@ -1,4 +1,6 @@
 /** How capture and apply share the machine, and the write lock, with the application, which comes first (I6). */
+import type { Delivery } from "./acceptance.ts";
+import type { Queues } from "./queues.ts";
 
 export interface Pace {
   /** a transaction takes whole batches until it has run this long, ms */
@@ -49,20 +51,39 @@ export function stretched(pace: Pace, rebaseMs: number): Pace {
   return { ...pace, ms: pace.ms * times, changes: pace.changes * times };
 }
 
-/** A reader that is always there keeps the WAL from being checkpointed: after a read comes a pause at least as long. */
-export class ReadingPace {
-  /** nothing is read before this time, ms */
-  after = 0;
-  private spent = 0;
+/**
+ * What only acknowledges own entries waits for more of it, so long, ms, and up to so many messages, and bytes of them: each
+ * transaction takes the lock from the application, and refuses those of its read transactions that want to write next.
+ */
+const ACKNOWLEDGE_MS = 50;
+const ACKNOWLEDGE_MESSAGES = 64;
+const ACKNOWLEDGE_BYTES = 128 * 1024;
 
-  took(ms: number): void {
-    this.spent += ms;
+/** When to take a transaction that changes no rows. */
+export class AcknowledgingPace {
+  private since: number | undefined;
+
+  /**
+   * @param onlyAcknowledges does a message that waits need no more than that?
+   * @returns how long the messages that wait can go on doing so, ms; 0 when they are to be taken now
+   */
+  wait(now: number, queues: Queues, onlyAcknowledges: (shard: number, delivery: Delivery) => boolean): number {
+    this.since ??= now;
+    const left = this.since + ACKNOWLEDGE_MS - now;
+    if (left > 0 && this.isLittle(queues, onlyAcknowledges)) return left;
+    this.since = undefined;
+    return 0;
   }
 
-  /** The reads so far belong together. */
-  rest(now: number): void {
-    if (this.spent === 0) return;
-    this.after = now + this.spent;
-    this.spent = 0;
+  private isLittle(queues: Queues, onlyAcknowledges: (shard: number, delivery: Delivery) => boolean): boolean {
+    let [messages, bytes] = [0, 0];
+    for (const [shard, deliveries] of queues) {
+      for (const delivery of deliveries) {
+        bytes += delivery.data.length;
+        if (++messages > ACKNOWLEDGE_MESSAGES || bytes > ACKNOWLEDGE_BYTES) return false;
+        if (!onlyAcknowledges(shard, delivery)) return false;
+      }
+    }
+    return true;
   }
 }

@@ -9,7 +9,7 @@ import type { ChangeStream } from "./change_stream.ts";
 import type { Database } from "./database.ts";
 import { hex } from "./hex.ts";
 import { Observation, ReplacedError } from "./observation.ts";
-import { nextTransaction, paceFor, ReadingPace } from "./pace.ts";
+import { AcknowledgingPace, nextTransaction, paceFor } from "./pace.ts";
 import type { NodePlace } from "./place.ts";
 import { Placements } from "./placements.ts";
 import { Publisher } from "./publish.ts";
@@ -76,7 +76,7 @@ export class Replication {
   private scanWanted = true;
   /** is the file still the one this process left, since the last commit of another connection? */
   private isChecked = true;
-  private readonly reading = new ReadingPace();
+  private readonly acknowledging = new AcknowledgingPace();
   private applyAfter = 0;
   /** the shard that applies next, if it has something */
   private turn = 0;
@@ -255,10 +255,7 @@ export class Replication {
     const { clock } = this.options.runtime;
     const now = clock.now();
     try {
-      let pause = Math.min(this.look(now), this.publish(now));
-      this.reading.rest(clock.now());
-      pause = Math.min(pause, this.apply());
-      pause = Math.min(pause, this.layParked(now));
+      const pause = Math.min(this.look(now), this.publish(), this.apply(), this.layParked(now));
       this.trouble.over();
       this.statusFile.write(now, () => this.status());
       return pause;
@@ -297,11 +294,10 @@ export class Replication {
     this.settling.scanned();
     const cut = this.capture.takeCutBacklog();
     if (cut > 0) this.options.runtime.log.warn(CUT_BACKLOG, { changes: cut });
-    this.reading.took(this.options.runtime.clock.now() - start);
     return Infinity;
   }
 
-  private publish(now: number): number {
+  private publish(): number {
     let pause = Infinity;
     if (!this.placements.fits(this.installed!)) {
       this.place();
@@ -313,15 +309,9 @@ export class Replication {
       publisher.step(cursor, this.applier!.seen(shard, this.nodeId));
       if (publisher.kind !== "ready") pause = Math.min(pause, POLL_MS);
       if (!publisher.open) continue;
-      if (now < this.reading.after) {
-        pause = Math.min(pause, this.reading.after - now);
-        continue;
-      }
-      const start = this.options.runtime.clock.now();
       const part = this.capture.read(shard, cursor, publisher.crowded);
       if (part === undefined) continue;
       publisher.send(part);
-      this.reading.took(this.options.runtime.clock.now() - start);
       pause = 0;
     }
     return pause;
@@ -342,10 +332,14 @@ export class Replication {
     const [first] = queues.keys();
     if (first === undefined) return Infinity;
     const start = clock.now();
-    if (start < this.applyAfter) return this.applyAfter - start;
+    const applier = this.applier!;
+    const rest = this.acknowledging.wait(start, queues, (shard, delivery) => applier.onlyAcknowledges(shard, delivery));
+    if (rest > 0 || start < this.applyAfter) return Math.max(rest, this.applyAfter - start);
     this.turn = first + 1;
     const pace = paceFor(this.observation.isWriting(start));
-    const applied = this.applier!.apply(queues, pace);
+    // also when a lock is in the way: publishing goes on meanwhile
+    this.applyAfter = start + pace.apartMs;
+    const applied = applier.apply(queues, pace);
     if (applied.kind === "schema changed") {
       this.scanWanted = true;
       return Infinity;
@@ -385,6 +379,7 @@ export class Replication {
       clock: runtime.clock,
       digest: digestOf,
       acknowledged: (table, highest, lowest) => this.acknowledged(table, highest, lowest),
+      meanwhile: () => this.capture.scanIfDue(),
       capturedNullKeys: () => this.capture.nullKeys,
       notice: (table, reason, parked) => {
         if (parked) runtime.log.warn("table is parked: its changes wait", { table, reason });

@@ -9,6 +9,8 @@ const COMMITS = 1_000;
 const CHANGES = 50;
 /** Commits after which it is clear whether somebody rests: fewer, and more than twice as many */
 const SOON = 20;
+/** Commits that nobody who writes by hand, or for a request, makes more of at once */
+const FEW = 5;
 const LONG_AFTER_MS = 60_000;
 const SLEPT_AT_LEAST_MS = 1;
 
@@ -76,4 +78,26 @@ test("an idle node looks once a second, also after an application that wrote wit
   assert.ok(observation.pollMs(now) < observation.pollMs(now + LONG_AFTER_MS));
   db.close();
   app.close();
+});
+
+test("a few commits at once are each looked at at once, a writer without rest only now and then", async () => {
+  await using folder = await tempFolder();
+  const db = openDatabase(folder.file("app.db"));
+  const observation = new Observation(db);
+  let now = LONG_AFTER_MS;
+  for (let commit = 0; commit < FEW; commit++) {
+    observation.scanned(now, 1, 0);
+    assert.equal(observation.scanAfter, now);
+  }
+  let waited = 0;
+  for (let commit = 0; commit < COMMITS; commit++) {
+    observation.scanned(now, 1, 0);
+    if (observation.scanAfter > now) waited++;
+    now = Math.max(now, observation.scanAfter);
+  }
+  assert.ok(waited > COMMITS / 2, `${waited} of ${COMMITS}`);
+  now += LONG_AFTER_MS;
+  observation.scanned(now, 1, 0);
+  assert.equal(observation.scanAfter, now);
+  db.close();
 });

@@ -9,11 +9,11 @@ export const APPLY: readonly Mutant[] = [
     `        this.moveCursors(work);
         work.readLeft(this.targets);
         return undefined;
-      }, tries);
+      }, pace.tries);
 `,
     `        work.readLeft(this.targets);
         return undefined;
-      }, tries);
+      }, pace.tries);
       if (obstacle === undefined) this.moveCursors(work);
 `,
   ),

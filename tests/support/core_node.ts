@@ -150,6 +150,7 @@ export class CoreNode {
       clock: STILL,
       digest: digestOf,
       acknowledged: (table, highest, lowest) => this.capture.acknowledged(table, highest, lowest),
+      meanwhile: () => this.capture.scanIfDue(),
       capturedNullKeys: () => this.capture.nullKeys,
       notice: (table, reason) => this.notices.push(`${table}: ${reason}`),
     }, this.options.streams.length);
