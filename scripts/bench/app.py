@@ -4,8 +4,10 @@ Reads requests as JSON lines from stdin and answers each with one line, in order
 nanoseconds: the same clock in every process of the machine, so times of two applications can be subtracted.
 """
 
+import contextlib
 import ctypes
 import gc
+import itertools
 import json
 import os
 import random
@@ -14,6 +16,8 @@ import sys
 import time
 
 BUSY_TIMEOUT_S = 60
+# What SQLite's own busy handler sleeps between tries (sqliteDefaultBusyCallback); the last one again and again.
+BUSY_DELAYS_S = [ms / 1000 for ms in (1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100)]
 PR_SET_TIMERSLACK = 29
 PR_TIMERSLACK_NS = 1
 SYNC_BYTES = 4096
@@ -61,6 +65,34 @@ class App:
         self.source = Source()
         # Sleeps of some microseconds, for processes that watch.
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, PR_TIMERSLACK_NS)
+
+    @contextlib.contextmanager
+    def waiting_itself(self):
+        """Locks are waited for here, as SQLite would do it, so that the wait can be measured."""
+        self.db.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            self.db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+
+    def locking(self, sql, values=()):
+        """Runs a statement that takes the write lock. Answers how long another connection kept it from that."""
+        try:
+            self.db.execute(sql, values)
+            return 0
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        before = clock()
+        for delay in itertools.chain(BUSY_DELAYS_S, itertools.repeat(BUSY_DELAYS_S[-1])):
+            time.sleep(delay)
+            waited = clock() - before
+            try:
+                self.db.execute(sql, values)
+                return waited
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or waited > BUSY_TIMEOUT_S * 1e9:
+                    raise
 
     def facts(self, _request):
         return {"sqlite": sqlite3.sqlite_version, "python": sys.version.split()[0]}
@@ -122,38 +154,40 @@ class App:
         """Writes at full speed, in transactions of `per` rows; the last one also writes the mark, if one is given."""
         sql, rows = self.work(request)
         per, mark, db = request["per"], request["mark"], self.db
-        times = []
+        times, waits = [], []
         started = ended = clock()
         whole = len(rows) - per
-        for start in range(0, len(rows), per):
-            before = clock()
-            if per == 1 and start < whole:
-                db.execute(sql, rows[start])
-            else:
-                db.execute("BEGIN IMMEDIATE")
-                db.executemany(sql, rows[start : start + per])
-                if start >= whole and mark is not None:
-                    db.execute("INSERT INTO mark VALUES (?, ?)", (mark, before))
-                db.execute("COMMIT")
-            ended = clock()
-            times.append(ended - before)
-        return {"started": started, "ended": ended, "commits": summary(times)}
+        with self.waiting_itself():
+            for start in range(0, len(rows), per):
+                before = clock()
+                if per == 1 and start < whole:
+                    waits.append(self.locking(sql, rows[start]))
+                else:
+                    waits.append(self.locking("BEGIN IMMEDIATE"))
+                    db.executemany(sql, rows[start : start + per])
+                    if start >= whole and mark is not None:
+                        db.execute("INSERT INTO mark VALUES (?, ?)", (mark, before))
+                    db.execute("COMMIT")
+                ended = clock()
+                times.append(ended - before)
+        return {"started": started, "ended": ended, "commits": summary(times), "waits": summary(waits)}
 
     def paced(self, request):
         """Writes one row a transaction, with pauses of random length, for `count` rows or so many seconds."""
         sql, rows = self.work(request)
-        db, pauses = self.db, random.Random(request["first"])
-        times, ends = [], []
+        pauses = random.Random(request["first"])
+        times, waits, ends = [], [], []
         limit = clock() + int(request["seconds"] * 1e9)
-        for row in rows:
-            time.sleep(pauses.expovariate(1 / request["pause"]))
-            before = clock()
-            if before > limit:
-                break
-            db.execute(sql, row)
-            ends.append(clock())
-            times.append(ends[-1] - before)
-        return {"commits": summary(times), "first": request["first"], "ends": ends}
+        with self.waiting_itself():
+            for row in rows:
+                time.sleep(pauses.expovariate(1 / request["pause"]))
+                before = clock()
+                if before > limit:
+                    break
+                waits.append(self.locking(sql, row))
+                ends.append(clock())
+                times.append(ends[-1] - before)
+        return {"commits": summary(times), "waits": summary(waits), "first": request["first"], "ends": ends}
 
     def upgrading(self, request):
         """Deferred transactions that read and then write, as frameworks make them. How many were refused as busy?"""

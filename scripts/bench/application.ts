@@ -37,10 +37,13 @@ export interface Written {
   readonly started: number;
   readonly ended: number;
   readonly commits: Spread;
+  /** of each commit, how long another connection kept the write lock from it */
+  readonly waits: Spread;
 }
 
 export interface Paced {
   readonly commits: Spread;
+  readonly waits: Spread;
   /** id of the first row */
   readonly first: number;
   /** of each row, when its commit returned */

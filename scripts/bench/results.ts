@@ -37,6 +37,8 @@ export const FIGURES = {
   commitP50: { title: "commit while replicated, p50", legend: "with Marmot, p50", unit: "ms" },
   commitP99: { title: "p99", legend: "with Marmot, p99", unit: "ms" },
   commitMax: { title: "max", legend: "with Marmot, max", unit: "ms" },
+  waitP99: { title: "of which for the lock, p99", legend: "for the lock, p99", unit: "ms" },
+  waitMax: { title: "max", legend: "for the lock, max", unit: "ms" },
   busy: { title: "upgrades refused as busy", legend: "refused", unit: "share" },
   wal: { title: "largest WAL", legend: "WAL", unit: "MB" },
 } as const satisfies Record<string, FigureKind>;

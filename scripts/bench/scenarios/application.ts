@@ -93,7 +93,7 @@ async function measureRound(result: Measurement, system: System, load: Load, sec
     ...(load === "both nodes" ? [fullSpeed(b.app, FULL_SPEED_FIRST[1])] : []),
   ];
   const what = work(WATCHED_ROWS, { first: WATCHED_FIRST });
-  const { commits } = await watched.paced(what, PAUSE_S, seconds);
+  const { commits, waits } = await watched.paced(what, PAUSE_S, seconds);
   const again = work(WATCHED_ROWS, { first: WATCHED_FIRST + WATCHED_ROWS });
   // An application that upgrades has to lose against its own full-speed neighbour, so that load tells nothing.
   const upgrades = load === "both nodes" ? undefined : await upgrader.upgrading(again, PAUSE_S, seconds);
@@ -106,8 +106,11 @@ async function measureRound(result: Measurement, system: System, load: Load, sec
   const { p50, p99, max } = milliseconds(commits);
   result.add({ bareP50: bare.p50, bareP99: bare.p99, bareMax: bare.max });
   result.add({ commitP50: p50, commitP99: p99, commitMax: max });
+  result.add({ waitP99: waits.p99 / NS_PER_MS, waitMax: waits.max / NS_PER_MS });
   if (upgrades !== undefined) result.add({ busy: upgrades.busy / upgrades.done });
-  return `commits p50 ${p50.toFixed(2)}, p99 ${p99.toFixed(2)}, max ${max.toFixed(1)} ms` +
+  return `commits p50 ${p50.toFixed(2)}, p99 ${p99.toFixed(2)}, max ${max.toFixed(1)} ms, waits for the lock p99 ${
+    (waits.p99 / NS_PER_MS).toFixed(1)
+  }, max ${(waits.max / NS_PER_MS).toFixed(1)} ms` +
     (upgrades === undefined ? "" : `, busy ${upgrades.busy} of ${upgrades.done}`);
 }
 

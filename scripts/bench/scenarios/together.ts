@@ -82,6 +82,16 @@ async function measureRound(
     endToEnd,
     endToEndRatio: endToEnd / bare,
     lag: (last - ended) / NS_PER_MS,
+    commitP50: worst(written.map(({ commits }) => commits.p50)),
+    commitP99: worst(written.map(({ commits }) => commits.p99)),
+    commitMax: worst(written.map(({ commits }) => commits.max)),
+    waitP99: worst(written.map(({ waits }) => waits.p99)),
+    waitMax: worst(written.map(({ waits }) => waits.max)),
   });
   return `${Math.round(replicated)} rows/s written, ${Math.round(endToEnd)} rows/s end to end`;
+}
+
+/** Of the node that has it worst, in ms. */
+function worst(times: readonly number[]): number {
+  return Math.max(...times) / NS_PER_MS;
 }

@@ -98,6 +98,8 @@ async function measureRound(result: Measurement, system: System, variant: Varian
     commitP50: written.commits.p50 / NS_PER_MS,
     commitP99: written.commits.p99 / NS_PER_MS,
     commitMax: written.commits.max / NS_PER_MS,
+    waitP99: written.waits.p99 / NS_PER_MS,
+    waitMax: written.waits.max / NS_PER_MS,
     wal: wal / BYTES_PER_MB,
   });
 }
