@@ -145,6 +145,8 @@ export class Applier {
   private tryApply(queues: Queues, pace: Pace): Applied {
     const start = this.options.clock.now();
     const prepared = this.prepare(queues, pace);
+    // what only acknowledges can wait
+    const tries = prepared.some(({ tables }) => tables !== undefined) ? pace.tries : 1;
     const work = new Work(this.options.clock, this.shards.length);
     const undoParked = this.parked.undo();
     try {
@@ -156,7 +158,7 @@ export class Applier {
         this.moveCursors(work);
         work.readLeft(this.targets);
         return undefined;
-      }, pace.tries);
+      }, tries);
       if (obstacle !== undefined) return { kind: obstacle };
     } catch (error) {
       undoParked();
@@ -236,10 +238,10 @@ export class Applier {
   }
 
   /** Does a message that waits acknowledge own entries, and nothing else? Not so a marker: the publisher waits for it. */
-  onlyAcknowledges(shard: number, { message }: Delivery): boolean {
-    const isDone = message.number > 1 && !this.mustWrite(shard, message, this.shards[shard]!.writtenAt);
-    return isDone && !this.mustLookInside();
-  }
+  readonly onlyAcknowledges = (shard: number, { message }: Delivery): boolean => {
+    const isInTables = !this.mustWrite(shard, message, this.shards[shard]!.writtenAt);
+    return message.number > 1 && isInTables && !this.mustLookInside();
+  };
 
   /** Even own batches that need not be applied again hold something to do. */
   private mustLookInside(): boolean {

@@ -6,6 +6,7 @@
 import { type Change, OP_DELETE, type SqlValue, WRITTEN_AGAIN } from "./change.ts";
 import { FrameEncoder } from "./change_codec.ts";
 import type { Database, Statement } from "./database.ts";
+import { ReadingPace } from "./pace.ts";
 import type { Clock } from "./runtime.ts";
 import { hashKey, shardOf } from "./shard.ts";
 import type { Agreement } from "./broker.ts";
@@ -25,7 +26,7 @@ const BATCH_CHANGES = 500;
 const SHARDED_BATCH_CHANGES = 4_000;
 /** Marks that nobody has read yet are joined up to this many changes, so that a long outage needs few of them. */
 const MARK_CHANGES = 250;
-/** What takes long scans this often, ms; a long read looks at the clock after so many entries */
+/** While something takes long there is a scan this often, ms; a long read looks at the clock after so many entries */
 const SCAN_WHILE_WORKING_MS = 5;
 const SCAN_LOOK_CHANGES = 64;
 /** What piled up while Marmot was down is one snapshot, unless it is more than this. */
@@ -72,6 +73,7 @@ export class Capture {
   private version = -1;
   private readonly shared = new SharedRanges();
   private readonly encoder = new FrameEncoder();
+  readonly reading: ReadingPace;
   private first = true;
   /** some entry had NULL in its key */
   nullKeys = false;
@@ -86,6 +88,7 @@ export class Capture {
     /** uncompressed; one row may exceed it */
     private readonly frameBytes = FRAME_BYTES,
   ) {
+    this.reading = new ReadingPace(() => clock.now());
     this.batchChanges = Math.min(SHARDED_BATCH_CHANGES, BATCH_CHANGES * shards);
     this.readers = Array.from({ length: shards }, () => ({ position: new Map(), batch: undefined }));
   }
@@ -149,11 +152,8 @@ export class Capture {
   /** One read snapshot: marks what was committed since the last one. Throws what SQLite throws (busy). */
   scan(): Scan {
     this.scannedAt = this.clock.now();
-    const mark = transaction(
-      this.db,
-      "DEFERRED",
-      () => schemaVersion(this.db) === this.version ? this.readHeads() : undefined,
-    );
+    const heads = () => schemaVersion(this.db) === this.version ? this.readHeads() : undefined;
+    const mark = this.reading.read(() => transaction(this.db, "DEFERRED", heads));
     if (mark === undefined) return { kind: "schema changed" };
     // first, since a lock may be in its way: then nothing counts as scanned
     if (mark.changes > 0) this.addMark(mark);
@@ -338,7 +338,7 @@ export class Capture {
   }
 
   private changesOf(shard: number, table: string, source: Source, after: number, to: number): Iterable<Change> {
-    const read = () => this.reading(source, after, to);
+    const read = () => this.entriesOf(source, after, to);
     if (this.shards === 1) return read();
     const shardOfChange = (change: Change) => this.shardOf(source, change);
     return this.shared.of(shard, table, after, to, read, shardOfChange) ?? this.ownOf(shard, read(), shardOfChange);
@@ -348,9 +348,10 @@ export class Capture {
     for (const change of changes) if (shardOf(change) === shard) yield change;
   }
 
-  private *reading(source: Source, after: number, to: number): Generator<Change> {
+  private *entriesOf(source: Source, after: number, to: number): Generator<Change> {
     let read = 0;
-    for (const change of source.log.read(after, to, Number.MAX_SAFE_INTEGER)) {
+    const around = <T>(snapshot: () => T) => this.reading.read(snapshot);
+    for (const change of source.log.read(after, to, Number.MAX_SAFE_INTEGER, around)) {
       if (++read % SCAN_LOOK_CHANGES === 0) this.scanIfDue();
       yield change;
     }

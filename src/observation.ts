@@ -17,12 +17,15 @@ const EVENT_MS = 100;
 const WATCH_MS = 60_000;
 /**
  * Scans are at least so far apart, ms: a batch costs each node as much as some hundred changes. They are further apart
- * when there are many changes, or when what followed the last scan took longer, as on a crowded machine.
+ * when there are many changes, and when what followed the last scan took longer while no scan is spared.
  */
 const SCANS_APART_MS = 3;
-const BUSY_SCANS_APART_MS = 5;
+const BUSY_SCANS_APART_MS = 10;
 const BUSY_CHANGES = 50;
-/** Commits that come together by chance are not kept waiting: so many scans need not be apart, saved up while there were none. */
+/** So many at once make a batch that is not joined with others, and takes the lock of each node for as long as it needs. */
+const CROWDED_SCANS_APART_MS = 5;
+const CROWDED_CHANGES = 500;
+/** Scans that need not be apart, saved up while there were none: commits that come together by chance are not kept waiting. */
 const SPARE_SCANS = 8;
 /**
  * A writer is restless when so many changes come at once, each time so soon after the last, ms. Nothing is watched after
@@ -138,11 +141,12 @@ export class Observation {
    */
   scanned(start: number, changes: number, spent: number): void {
     const busy = changes > BUSY_CHANGES;
+    const busyApart = changes > CROWDED_CHANGES ? CROWDED_SCANS_APART_MS : BUSY_SCANS_APART_MS;
     this.application.add(start, changes);
     const saved = (start - this.scannedAt) / SCANS_APART_MS;
     this.spareScans = Math.max(0, Math.min(SPARE_SCANS, this.spareScans + saved) - 1);
     this.scannedAt = start;
-    const apart = busy ? BUSY_SCANS_APART_MS : Math.min(BUSY_SCANS_APART_MS, spent);
+    const apart = busy ? busyApart : Math.min(BUSY_SCANS_APART_MS, spent);
     this.scanAfter = !busy && this.spareScans > 0 ? start : start + Math.max(SCANS_APART_MS, apart);
   }
 

@@ -70,9 +70,12 @@ export class AcknowledgingPace {
   wait(now: number, queues: Queues, onlyAcknowledges: (shard: number, delivery: Delivery) => boolean): number {
     this.since ??= now;
     const left = this.since + ACKNOWLEDGE_MS - now;
-    if (left > 0 && this.isLittle(queues, onlyAcknowledges)) return left;
+    return left > 0 && this.isLittle(queues, onlyAcknowledges) ? left : 0;
+  }
+
+  /** A transaction was committed. */
+  applied(): void {
     this.since = undefined;
-    return 0;
   }
 
   private isLittle(queues: Queues, onlyAcknowledges: (shard: number, delivery: Delivery) => boolean): boolean {
@@ -85,5 +88,30 @@ export class AcknowledgingPace {
       }
     }
     return true;
+  }
+}
+
+/**
+ * Read snapshots are followed by a pause as long as all of them together: a reader that is always there keeps the WAL from
+ * being checkpointed. What is done without one, such as encoding what was read, counts as pause.
+ */
+export class ReadingPace {
+  private spent = 0;
+  /** nothing is to be read before this time, ms */
+  after = 0;
+
+  /** @param now tells the time, ms */
+  constructor(private readonly now: () => number) {}
+
+  read<T>(snapshot: () => T): T {
+    const start = this.now();
+    if (start >= this.after) this.spent = 0;
+    try {
+      return snapshot();
+    } finally {
+      const end = this.now();
+      this.spent += end - start;
+      this.after = end + this.spent;
+    }
   }
 }

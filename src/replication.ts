@@ -32,6 +32,8 @@ const POLL_MS = 250;
 const PLACEMENT_RETRY_MS = 1_000;
 /** Parked tables are tried again without a change of the schema, ms */
 const PARKED_RETRY_MS = 30_000;
+/** A rest that is shorter than what a timer takes is spent on looking again, ms */
+const SHORT_REST_MS = 1;
 /** A transaction above this is said, ms */
 const LONG_APPLY_MS = 1_000;
 
@@ -255,7 +257,9 @@ export class Replication {
     const { clock } = this.options.runtime;
     const now = clock.now();
     try {
-      const pause = Math.min(this.look(now), this.publish(), this.apply(), this.layParked(now));
+      // before the scan: what is read after it belongs to it
+      const rest = this.capture.reading.after - now;
+      const pause = Math.min(this.look(now), this.publish(rest), this.apply(), this.layParked(now));
       this.trouble.over();
       this.statusFile.write(now, () => this.status());
       return pause;
@@ -297,7 +301,8 @@ export class Replication {
     return Infinity;
   }
 
-  private publish(): number {
+  /** @param rest how long no entries are to be read, ms */
+  private publish(rest: number): number {
     let pause = Infinity;
     if (!this.placements.fits(this.installed!)) {
       this.place();
@@ -309,7 +314,8 @@ export class Replication {
       publisher.step(cursor, this.applier!.seen(shard, this.nodeId));
       if (publisher.kind !== "ready") pause = Math.min(pause, POLL_MS);
       if (!publisher.open) continue;
-      const part = this.capture.read(shard, cursor, publisher.crowded);
+      if (rest > 0) pause = Math.min(pause, rest < SHORT_REST_MS ? 0 : rest);
+      const part = rest > 0 ? undefined : this.capture.read(shard, cursor, publisher.crowded);
       if (part === undefined) continue;
       publisher.send(part);
       pause = 0;
@@ -332,28 +338,26 @@ export class Replication {
     const [first] = queues.keys();
     if (first === undefined) return Infinity;
     const start = clock.now();
-    const applier = this.applier!;
-    const rest = this.acknowledging.wait(start, queues, (shard, delivery) => applier.onlyAcknowledges(shard, delivery));
-    if (rest > 0 || start < this.applyAfter) return Math.max(rest, this.applyAfter - start);
+    const held = this.acknowledging.wait(start, queues, this.applier!.onlyAcknowledges);
+    if (held > 0 || start < this.applyAfter) return Math.max(held, this.applyAfter - start);
     this.turn = first + 1;
     const pace = paceFor(this.observation.isWriting(start));
-    // also when a lock is in the way: publishing goes on meanwhile
-    this.applyAfter = start + pace.apartMs;
-    const applied = applier.apply(queues, pace);
+    const applied = this.applier!.apply(queues, pace);
     if (applied.kind === "schema changed") {
       this.scanWanted = true;
       return Infinity;
     }
     if (applied.kind === "replaced") throw new ReplacedError(WENT_BACK);
-    for (const [shard, messages] of applied.messages) {
+    const { messages, changes, ms } = applied;
+    for (const [shard, count] of messages) {
       const { publisher, subscriber } = this.shards[shard]!;
-      for (const delivery of subscriber.queue.slice(0, messages)) publisher.observe(delivery);
-      subscriber.passed(messages);
+      for (const delivery of subscriber.queue.slice(0, count)) publisher.observe(delivery);
+      subscriber.passed(count);
     }
+    this.acknowledging.applied();
     const end = clock.now();
-    this.observation.wrote(end, applied.changes);
-    const ms = Math.round(applied.ms);
-    if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes: applied.changes, ms });
+    this.observation.wrote(end, changes);
+    if (ms > LONG_APPLY_MS) log.info("a large batch was applied", { changes, ms: Math.round(ms) });
     this.applyAfter = nextTransaction(pace, start, end);
     return 0;
   }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Delivery } from "../src/acceptance.ts";
-import { AcknowledgingPace } from "../src/pace.ts";
+import { AcknowledgingPace, ReadingPace } from "../src/pace.ts";
 import type { Queues } from "../src/queues.ts";
 
 const OWN_BYTES = 100;
@@ -22,7 +22,14 @@ test("what only acknowledges is taken together, a moment later", () => {
   assert.ok(wait >= LEAST_MS && wait <= MOST_MS, `${wait} ms`);
   assert.equal(pace.wait(1_000 + wait - 1, queues(["own", "own"], ["own"]), isOwn), 1);
   assert.equal(pace.wait(1_000 + wait, queues(["own", "own"], ["own"]), isOwn), 0);
-  assert.equal(pace.wait(1_000 + wait + 1, queues(["own"]), isOwn), wait);
+});
+
+test("where a lock is in the way, what waited long enough is tried whenever it can be", () => {
+  const pace = new AcknowledgingPace();
+  const wait = pace.wait(1_000, queues(["own"]), isOwn);
+  for (let later = wait; later < 10 * wait; later++) assert.equal(pace.wait(1_000 + later, queues(["own"]), isOwn), 0);
+  pace.applied();
+  assert.equal(pace.wait(1_000 + 10 * wait, queues(["own"]), isOwn), wait);
 });
 
 test("rows of other nodes wait for nothing, and what was waiting goes with them", () => {
@@ -37,4 +44,18 @@ test("much to acknowledge does not wait for more", () => {
   const few = queues(["own"]);
   const large = { data: new Uint8Array(10_000_000), message: { origin: "own" } } as unknown as Delivery;
   assert.equal(new AcknowledgingPace().wait(1_000, new Map([...few, [1, [large]]]), isOwn), 0);
+});
+
+test("snapshots are followed by a pause as long as all of them together", () => {
+  let now = 1_000;
+  const pace = new ReadingPace(() => now);
+  const snapshot = (ms: number) => pace.read(() => now += ms);
+  snapshot(10);
+  assert.equal(pace.after, now + 10);
+  now += 4;
+  snapshot(20);
+  assert.equal(pace.after, now + 30);
+  now += 30;
+  snapshot(1);
+  assert.equal(pace.after, now + 1);
 });

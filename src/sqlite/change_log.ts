@@ -56,12 +56,18 @@ export class ChangeLog {
   /**
    * Entries with `after` < seq ≤ `to`, at most `limit`, in order. Read in chunks of bounded size, and no statement is
    * left open when the reader stops early: that would hold the connection in an old snapshot.
+   * @param around called for each chunk, which is a snapshot of its own
    */
-  *read(after: number, to: number, limit: number): Generator<Change> {
+  *read(
+    after: number,
+    to: number,
+    limit: number,
+    around: <T>(snapshot: () => T) => T = (snapshot) => snapshot(),
+  ): Generator<Change> {
     let chunk = this.firstChunk;
     for (let at = after, left = limit; left > 0;) {
       const wanted = Math.min(chunk, left);
-      const entries = this.entries.read(at, to, wanted);
+      const entries = around(() => this.entries.read(at, to, wanted));
       if (entries.length === 0) return;
       let bytes = 0;
       for (const { values } of entries) bytes += bytesOf(values);

@@ -9,11 +9,11 @@ export const APPLY: readonly Mutant[] = [
     `        this.moveCursors(work);
         work.readLeft(this.targets);
         return undefined;
-      }, pace.tries);
+      }, tries);
 `,
     `        work.readLeft(this.targets);
         return undefined;
-      }, pace.tries);
+      }, tries);
       if (obstacle === undefined) this.moveCursors(work);
 `,
   ),
@@ -96,6 +96,13 @@ export const APPLY: readonly Mutant[] = [
     "sqlite/work",
     "    this.laying.rebase();\n",
     "",
+  ),
+  mutant(
+    "index behind when rows are touched",
+    "what is pending is known when rows are touched",
+    "sqlite/laying",
+    "      while (!local.pending.step());\n      this.touched.set",
+    "      this.touched.set",
   ),
   mutant(
     "rebase last only",
