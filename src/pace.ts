@@ -91,13 +91,17 @@ export class AcknowledgingPace {
   }
 }
 
+/** Read snapshots may be ahead of the pauses between them by so much, ms */
+const AHEAD_MS = 5;
+
 /**
- * Read snapshots are followed by a pause as long as all of them together: a reader that is always there keeps the WAL from
- * being checkpointed. What is done without one, such as encoding what was read, counts as pause.
+ * Pauses between read snapshots are as long as these, if not each then some together: a reader that is always there keeps
+ * the WAL from being checkpointed. What is done in between, such as encoding and sending, is a pause.
  */
 export class ReadingPace {
-  private spent = 0;
-  /** nothing is to be read before this time, ms */
+  private ahead = 0;
+  private end = 0;
+  /** no entries are to be read before this time, ms */
   after = 0;
 
   /** @param now tells the time, ms */
@@ -105,13 +109,13 @@ export class ReadingPace {
 
   read<T>(snapshot: () => T): T {
     const start = this.now();
-    if (start >= this.after) this.spent = 0;
+    this.ahead = Math.max(0, this.ahead - (start - this.end));
     try {
       return snapshot();
     } finally {
-      const end = this.now();
-      this.spent += end - start;
-      this.after = end + this.spent;
+      this.end = this.now();
+      this.ahead += this.end - start;
+      if (this.ahead > AHEAD_MS) this.after = this.end + this.ahead;
     }
   }
 }

@@ -32,8 +32,6 @@ const POLL_MS = 250;
 const PLACEMENT_RETRY_MS = 1_000;
 /** Parked tables are tried again without a change of the schema, ms */
 const PARKED_RETRY_MS = 30_000;
-/** A rest that is shorter than what a timer takes is spent on looking again, ms */
-const SHORT_REST_MS = 1;
 /** A transaction above this is said, ms */
 const LONG_APPLY_MS = 1_000;
 
@@ -314,7 +312,7 @@ export class Replication {
       publisher.step(cursor, this.applier!.seen(shard, this.nodeId));
       if (publisher.kind !== "ready") pause = Math.min(pause, POLL_MS);
       if (!publisher.open) continue;
-      if (rest > 0) pause = Math.min(pause, rest < SHORT_REST_MS ? 0 : rest);
+      if (rest > 0) pause = Math.min(pause, rest);
       const part = rest > 0 ? undefined : this.capture.read(shard, cursor, publisher.crowded);
       if (part === undefined) continue;
       publisher.send(part);

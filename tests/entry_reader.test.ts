@@ -5,9 +5,11 @@ import { test } from "node:test";
 import { SqlText, type SqlValue } from "../src/change.ts";
 import type { Database } from "../src/database.ts";
 import { openDatabase } from "../src/sqlite/connection.ts";
-import { EntryReader } from "../src/sqlite/entry_reader.ts";
+import { type AroundSnapshot, EntryReader } from "../src/sqlite/entry_reader.ts";
 import { Random } from "./support/random.ts";
 import { tempFolder } from "./support/tmp.ts";
+
+const plainly: AroundSnapshot = (snapshot) => snapshot();
 
 const ENTRIES = 4_000;
 /** NUL, Latin-1, a surrogate, overlong and cut-off sequences, U+FFFD itself, a byte order mark: in hex */
@@ -60,7 +62,9 @@ for (const encoding of ["UTF-8", "UTF-16le"]) {
     const db = openDatabase(folder.file("a.db"));
     const reader = new EntryReader(db, "log", ["l.a", "l.b"], encoding as "UTF-8");
     // the first ones have no text in some column, so that what is known of the columns grows
-    const entries = [...reader.read(0, 2, 10), ...reader.read(2, 50, 48), ...reader.read(50, ENTRIES, ENTRIES)];
+    const entries = [[0, 2, 10], [2, 50, 48], [50, ENTRIES, ENTRIES]].flatMap(([after, to, limit]) =>
+      reader.read(after!, to!, limit!, plainly)
+    );
     assert.deepEqual(entries.map(({ values }) => values.map(expected)), wanted);
     assert.deepEqual(entries.at(-1), { ...entries.at(-1), seq: ENTRIES, op: 1, stamp: BigInt(ENTRIES * 3) });
     db.close();
@@ -79,8 +83,8 @@ test("a lock that ends the read in which a text was seen first leaves nothing un
     return db.prepare(sql);
   };
   const reader = new EntryReader({ ...db, prepare } as Database, "log", ["l.a", "l.b"], "UTF-8");
-  const read = () => reader.read(0, 3, 3).map(({ values }) => values.map(expected));
-  reader.read(2, 3, 1);
+  const read = () => reader.read(0, 3, 3, plainly).map(({ values }) => values.map(expected));
+  reader.read(2, 3, 1, plainly);
   locked = true;
   // the first text of a column, and then one that is read again as bytes, which takes a statement more
   assert.throws(read, /locked/);

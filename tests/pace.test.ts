@@ -46,16 +46,21 @@ test("much to acknowledge does not wait for more", () => {
   assert.equal(new AcknowledgingPace().wait(1_000, new Map([...few, [1, [large]]]), isOwn), 0);
 });
 
-test("snapshots are followed by a pause as long as all of them together", () => {
+test("pauses between snapshots are as long as these: short ones together, long ones each", () => {
   let now = 1_000;
   const pace = new ReadingPace(() => now);
   const snapshot = (ms: number) => pace.read(() => now += ms);
-  snapshot(10);
-  assert.equal(pace.after, now + 10);
-  now += 4;
+  for (let short = 0; short < 100; short++, now += 1) snapshot(1);
+  assert.ok(pace.after <= now);
+  snapshot(40);
+  assert.equal(pace.after, now + 40);
+  now += 30;
   snapshot(20);
   assert.equal(pace.after, now + 30);
   now += 30;
-  snapshot(1);
-  assert.equal(pace.after, now + 1);
+  for (let short = 0; pace.after <= now; short++, now += 0.5) {
+    assert.ok(short < 100);
+    snapshot(1);
+  }
+  assert.ok(pace.after - now > 1);
 });

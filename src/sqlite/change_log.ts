@@ -1,7 +1,7 @@
 /** Reads and clears one table's change log. */
 import { bytesOf, type Change, OP_DELETE, type TableShape } from "../change.ts";
 import type { Database, Statement } from "../database.ts";
-import { EntryReader, type StoredEntry } from "./entry_reader.ts";
+import { type AroundSnapshot, EntryReader, type StoredEntry } from "./entry_reader.ts";
 import { LazyStatement } from "./lazy_statement.ts";
 import { COLUMNS } from "./own_tables.ts";
 import { id } from "./quote.ts";
@@ -56,18 +56,18 @@ export class ChangeLog {
   /**
    * Entries with `after` < seq ≤ `to`, at most `limit`, in order. Read in chunks of bounded size, and no statement is
    * left open when the reader stops early: that would hold the connection in an old snapshot.
-   * @param around called for each chunk, which is a snapshot of its own
+   * @param around called for each snapshot: a chunk is one
    */
   *read(
     after: number,
     to: number,
     limit: number,
-    around: <T>(snapshot: () => T) => T = (snapshot) => snapshot(),
+    around: AroundSnapshot = (snapshot) => snapshot(),
   ): Generator<Change> {
     let chunk = this.firstChunk;
     for (let at = after, left = limit; left > 0;) {
       const wanted = Math.min(chunk, left);
-      const entries = around(() => this.entries.read(at, to, wanted));
+      const entries = this.entries.read(at, to, wanted, around);
       if (entries.length === 0) return;
       let bytes = 0;
       for (const { values } of entries) bytes += bytesOf(values);

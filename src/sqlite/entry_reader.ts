@@ -27,6 +27,9 @@ export interface StoredEntry {
   readonly values: SqlValue[];
 }
 
+/** Takes a read snapshot, and gives back what it gave. */
+export type AroundSnapshot = <T>(snapshot: () => T) => T;
+
 export class EntryReader {
   private readonly asBytes: Statement;
   private asStrings: Statement;
@@ -53,15 +56,19 @@ export class EntryReader {
     this.asStrings = this.compile();
   }
 
-  /** Entries with `after` < seq ≤ `to`, in order, the first `limit` of them. */
-  read(after: number, to: number, limit: number): StoredEntry[] {
+  /**
+   * Entries with `after` < seq ≤ `to`, in order, the first `limit` of them.
+   * @param around called for what is one read snapshot
+   */
+  read(after: number, to: number, limit: number, around: AroundSnapshot): StoredEntry[] {
     const range = [BigInt(after), BigInt(to), BigInt(limit)] as const;
+    const rowsOf = (statement: Statement) => around(() => statement.all(...range));
     const isWide = this.columns.length > STRING_COLUMNS;
-    if (isWide || this.encoding !== "UTF-8") return this.asBytes.all(...range).map((row) => this.exact(row));
+    if (isWide || this.encoding !== "UTF-8") return rowsOf(this.asBytes).map((row) => this.exact(row));
     for (;;) {
       // also after a read that a lock ended when it had just seen the first text of a column
       if (this.texts.size > this.withLength) this.asStrings = this.compile();
-      const entries = this.asStrings.all(...range).map((row) => this.quick(row));
+      const entries = rowsOf(this.asStrings).map((row) => this.quick(row));
       if (this.texts.size === this.withLength) return entries;
     }
   }
