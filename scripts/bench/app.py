@@ -77,22 +77,17 @@ class App:
 
     def locking(self, sql, values=()):
         """Runs a statement that takes the write lock. Answers how long another connection kept it from that."""
-        try:
-            self.db.execute(sql, values)
-            return 0
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise
-        before = clock()
-        for delay in itertools.chain(BUSY_DELAYS_S, itertools.repeat(BUSY_DELAYS_S[-1])):
-            time.sleep(delay)
-            waited = clock() - before
+        before = waited = 0
+        for tries in itertools.count():
             try:
                 self.db.execute(sql, values)
                 return waited
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or waited > BUSY_TIMEOUT_S * 1e9:
                     raise
+            before = before or clock()
+            time.sleep(BUSY_DELAYS_S[min(tries, len(BUSY_DELAYS_S) - 1)])
+            waited = clock() - before
 
     def facts(self, _request):
         return {"sqlite": sqlite3.sqlite_version, "python": sys.version.split()[0]}

@@ -104,13 +104,13 @@ async function measureRound(result: Measurement, system: System, load: Load, sec
   const rows = written.reduce((sum, count) => sum + count, commits.count + (upgrades?.done ?? 0));
   result.costs.push(await stopMeter(rows));
   const { p50, p99, max } = milliseconds(commits);
+  const waited = milliseconds(waits);
   result.add({ bareP50: bare.p50, bareP99: bare.p99, bareMax: bare.max });
   result.add({ commitP50: p50, commitP99: p99, commitMax: max });
-  result.add({ waitP99: waits.p99 / NS_PER_MS, waitMax: waits.max / NS_PER_MS });
+  result.add({ waitP99: waited.p99, waitMax: waited.max });
   if (upgrades !== undefined) result.add({ busy: upgrades.busy / upgrades.done });
-  return `commits p50 ${p50.toFixed(2)}, p99 ${p99.toFixed(2)}, max ${max.toFixed(1)} ms, waits for the lock p99 ${
-    (waits.p99 / NS_PER_MS).toFixed(1)
-  }, max ${(waits.max / NS_PER_MS).toFixed(1)} ms` +
+  return `commits p50 ${p50.toFixed(2)}, p99 ${p99.toFixed(2)}, max ${max.toFixed(1)} ms, ` +
+    `waits for the lock p99 ${waited.p99.toFixed(1)}, max ${waited.max.toFixed(1)} ms` +
     (upgrades === undefined ? "" : `, busy ${upgrades.busy} of ${upgrades.done}`);
 }
 
